@@ -1,0 +1,65 @@
+# Every target that needs the environment runs setup first, which takes a fraction of a second once it is done.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PY := .venv/bin/python
+SOURCES := flink_jobs udfs models scripts tests
+
+.PHONY: help setup check format test test-pure test-flink test-e2e demo services-up services-down services-status schema docs lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install system packages, .venv and jars; quick when nothing changed
+	@scripts/setup.sh
+
+check: setup ## lint, format check and strict types, as CI does
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy --strict $(SOURCES)
+
+format: setup ## sort imports, apply safe fixes and format
+	.venv/bin/ruff check --fix --quiet $(SOURCES) || true
+	.venv/bin/ruff format $(SOURCES)
+
+test: setup ## all three rings, quickest first
+	@failed=0; for ring in pure flink e2e; do \
+	  echo "== tests/$$ring"; $(PY) -m pytest tests/$$ring || failed=1; \
+	done; exit $$failed
+
+test-pure: setup ## no JVM, no service
+	$(PY) -m pytest tests/pure
+
+test-flink: setup ## jobs on a MiniCluster
+	$(PY) -m pytest tests/flink
+
+test-e2e: setup ## real Kafka, Redis, MLflow and Flink
+	$(PY) -m pytest tests/e2e
+
+demo: setup ## the whole path on real flights, on this machine
+	.venv/bin/headrace demo
+
+services-up: setup ## start Kafka, Redis, MLflow and Flink in build/local
+	@$(PY) -m scripts.services up
+
+services-down: ## stop them; their data stays
+	@[ ! -x $(PY) ] || $(PY) -m scripts.services down
+
+services-status: ## say how they are
+	@$(PY) -m scripts.services status
+
+schema: setup ## write the JSON Schema that editors complete pipeline.yaml from
+	.venv/bin/headrace schema
+
+docs: setup ## run the examples in the docs and docstrings
+	$(PY) -m pytest --doctest-modules --doctest-glob='*.md' README.md $(wildcard docs) udfs models scripts/services
+
+lock: ## write requirements.lock from pyproject.toml; ARGS=--upgrade moves versions
+	@scripts/lock.sh $(ARGS)
+
+clean: services-down ## stop services and remove what was built; .venv and jars stay
+	rm -rf build/local build/test-services build/maven .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

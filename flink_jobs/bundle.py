@@ -1,0 +1,48 @@
+"""The bundle: everything a worker needs besides code, shipped with the job, so that a restarted worker asks nobody.
+
+    pipeline/   the effective pipeline.yaml, lookup files, the derive module
+    model/      model.onnx and contract.json, resolved and verified once, at submission
+"""
+
+import shutil
+from pathlib import Path
+
+import yaml
+from pyflink.datastream import StreamExecutionEnvironment
+
+from udfs.core.definition import Pipeline
+from udfs.core.loading import PIPELINE_FILE
+from udfs.core.model import CONTRACT_FILE, ONNX_FILE
+
+BUNDLE = "bundle"
+PIPELINE_FOLDER, MODEL_FOLDER = f"{BUNDLE}/pipeline", f"{BUNDLE}/model"
+"""Where a worker finds the two, relative to its working directory."""
+
+
+def ship(
+    environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Path, model: Path, scratch: Path
+) -> None:
+    """Pack the bundle and attach it to the job.
+
+    Parameters
+    ----------
+    pipeline : the effective definition, topic names included
+    folder : the pipeline folder, for its files
+    model : folder of the verified model
+    scratch : empty folder; must stay until the job is submitted
+    """
+    pipeline_folder = scratch / BUNDLE / "pipeline"
+    pipeline_folder.mkdir(parents=True)
+    text = yaml.safe_dump(pipeline.model_dump(mode="json", by_alias=True), sort_keys=False)
+    (pipeline_folder / PIPELINE_FILE).write_text(text, encoding="utf-8")
+    files = [lookup.file for lookup in pipeline.lookups]
+    files += [pipeline.derive.function.partition(":")[0]] if pipeline.derive else []
+    for file in dict.fromkeys(files):
+        (pipeline_folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / file, pipeline_folder / file)
+    model_folder = scratch / BUNDLE / "model"
+    model_folder.mkdir()
+    for file in (ONNX_FILE, CONTRACT_FILE):
+        shutil.copy(model / file, model_folder / file)
+    archive = shutil.make_archive(str(scratch / "bundle"), "zip", scratch / BUNDLE)
+    environment.add_python_archive(archive, BUNDLE)

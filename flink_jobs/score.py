@@ -1,0 +1,127 @@
+"""The scoring job: events from Kafka are validated, turned into windowed features, scored, and written exactly once.
+
+    flink run -d -py flink_jobs/score.py -pyfs build/headrace.zip -pyexec PYTHON -pyclientexec PYTHON \
+        --pipeline conf/flights --environment conf/local.yaml
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from pyflink.common import Time, Types
+from pyflink.datastream import AsyncDataStream, DataStream
+from pyflink.table import StreamTableEnvironment
+
+from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, ship
+from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
+from flink_jobs.environment import LatencyKnobs, execution_environment, flink_options, latency_knobs
+from flink_jobs.lanes import by_lane, lanes_of_topic
+from flink_jobs.sinks import write_outputs
+from flink_jobs.sources import source_options
+from models.registry import resolve
+from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
+from udfs.core.definition import Pipeline
+from udfs.core.errors import HeadraceError
+from udfs.core.features import Stage, feature_set_hash, plan_stages
+from udfs.core.lane import stage_name
+from udfs.core.lanes import lane_keys
+from udfs.core.loading import load_pipeline
+from udfs.featurize import Featurize
+from udfs.ingest import IngestEnrichment
+from udfs.publish import Publish
+from udfs.score import Score
+from udfs.write import OUTPUT_TYPE, Write
+
+IN_FLIGHT_PIECES = 32
+OBJECT = Types.PICKLED_BYTE_ARRAY()
+"""Type between operators of one chain, where objects are handed over as they are."""
+
+
+def submit(pipeline_folder: Path, environment_path: Path) -> str:
+    """Resolve the model, build the job and submit it.
+
+    Returns
+    -------
+    The Flink job id.
+
+    Raises
+    ------
+    HeadraceError : definition, environment or model are not fit to run; nothing was submitted, no offset committed.
+    """
+    declared = load_pipeline(pipeline_folder)
+    environment = load_environment(environment_path)
+    features = feature_set_hash(declared, pipeline_folder)
+    model = resolve(declared.model.name, declared.model.alias, environment.mlflow.tracking_uri, features)
+    pipeline = declared.with_topic_prefix(environment.kafka.topic_prefix)
+    knobs = latency_knobs(pipeline.latency, len(plan_stages(pipeline)))
+    flink = execution_environment(flink_options(pipeline, environment, knobs))
+    with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
+        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch))
+        tables = StreamTableEnvironment.create(flink)
+        outputs = build(tables, pipeline, environment, knobs)
+        client = write_outputs(tables, outputs, pipeline, environment).execute().get_job_client()
+    if client is None:
+        msg = "Flink gave no job client; is the cluster in application mode?"
+        raise HeadraceError(msg)
+    return str(client.get_job_id())
+
+
+def build(
+    tables: StreamTableEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs
+) -> DataStream:
+    """Return the stream of outputs: the list of the job's stages."""
+    keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
+    options = source_options(pipeline.source.topic, pipeline, environment)
+    batches = lanes_of_topic(tables, "events", options, knobs.linger_ms, keys)
+    pieces = batches
+    for position, stage in enumerate(plan_stages(pipeline)):
+        if position:
+            joined = [_enrichment(tables, pipeline, environment, knobs, stage, i) for i in range(len(stage.enrichments))]
+            pieces = pieces.union(*joined) if joined else pieces
+        keyed = by_lane(pieces, RAW_TYPE if position == 0 else Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        name = stage_name(stage)
+        pieces = keyed.process(Featurize(PIPELINE_FOLDER, position, keys), PIECE_TYPE).uid(name).name(name)
+    scored = _asynchronously(pieces, Score(MODEL_FOLDER), "score")
+    if pipeline.sinks.online_store is not None and environment.redis is not None:
+        scored = _asynchronously(scored, Publish(PIPELINE_FOLDER, environment.redis.url), "publish")
+    return scored.process(Write(PIPELINE_FOLDER, MODEL_FOLDER, pipeline.model.alias), OUTPUT_TYPE).uid("write").name("write")
+
+
+def _enrichment(
+    tables: StreamTableEnvironment,
+    pipeline: Pipeline,
+    environment: Environment,
+    knobs: LatencyKnobs,
+    stage: Stage,
+    position: int,
+) -> DataStream:
+    """Return the pieces of one enrichment topic."""
+    enrichment = stage.enrichments[position]
+    keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
+    options = source_options(enrichment.topic, pipeline, environment)
+    batches = lanes_of_topic(tables, f"enrichment_{enrichment.name}", options, knobs.linger_ms, keys)
+    name = f"ingest-{enrichment.name}"
+    return batches.process(IngestEnrichment(PIPELINE_FOLDER, enrichment.name, keys), PIECE_TYPE).uid(name).name(name)
+
+
+def _asynchronously(stream: DataStream, function: Score | Publish, name: str) -> DataStream:
+    # Timeout 0: a positive one costs a thread per record in flight; the functions keep their own deadlines.
+    done = AsyncDataStream.unordered_wait(stream, function, Time.milliseconds(0), IN_FLIGHT_PIECES, OBJECT)
+    return done.uid(name).name(name)
+
+
+def main(arguments: list[str]) -> None:
+    """Run from `flink run`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pipeline", type=Path, required=True, help="pipeline folder, such as conf/flights")
+    parser.add_argument("--environment", type=Path, default=DEFAULT_ENVIRONMENT, help="environment file")
+    chosen = parser.parse_args(arguments)
+    try:
+        print("Job", submit(chosen.pipeline, chosen.environment))
+    except HeadraceError as error:
+        sys.exit(f"headrace: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,41 @@
+"""Thresholds of a LightGBM model rounded down to float32, so that its ONNX form takes the same branch for every input.
+
+LightGBM compares doubles, ONNX float32. Rounded to nearest, a threshold may pass the float32 just above it and send that
+very value the other way. Rounded down, `x <= threshold` keeps its answer for every float32 x.
+"""
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+
+def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return per threshold the largest float32 that is not above it.
+
+    Parameters
+    ----------
+    thresholds : float64[n], finite
+
+    Examples
+    --------
+    >>> bool(np.float32(0.1) > 0.1), bool(round_down(np.array([0.1]))[0] <= 0.1)
+    (True, True)
+    """
+    with np.errstate(over="ignore"):
+        nearest = thresholds.astype(np.float32)
+    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def round_thresholds(booster: lgb.Booster) -> lgb.Booster:
+    """Return the same model with float32 thresholds; its scores of float32 inputs do not change."""
+    lines = booster.model_to_string().split("\n")
+    rounded = [_round_line(line) if line.startswith("threshold=") else line for line in lines]
+    # The text names the length of each tree, which a changed number of digits would make wrong.
+    kept = [line for line in rounded if not line.startswith("tree_sizes=")]
+    return lgb.Booster(model_str="\n".join(kept))
+
+
+def _round_line(line: str) -> str:
+    name, _, numbers = line.partition("=")
+    thresholds = round_down(np.array(numbers.split(), np.float64)).astype(np.float64)
+    return f"{name}={' '.join(f'{value:.17g}' for value in thresholds)}"

@@ -1,0 +1,1 @@
+"""Kafka by hand: topics, and reading one to its end."""

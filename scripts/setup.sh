@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Makes a bare Debian or Ubuntu with Python 3.11 ready: system packages, .venv from the lock, jars from the pom.
+# Each step leaves a stamp with the checksum of what it was made from, so that a second run does nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamps=build/stamps
+mkdir -p "$stamps"
+
+fail() { echo "setup: $*" >&2; exit 1; }
+checksum() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
+is_done() { [ "$(cat "$stamps/$1" 2>/dev/null)" = "$2" ]; }
+say() { echo "setup: $*"; }
+
+system_packages() {
+  local missing=()
+  if ! command -v java > /dev/null && [ ! -x "${JAVA_HOME:-/none}/bin/java" ]; then missing+=(openjdk-17-jre-headless); fi
+  command -v mvn > /dev/null || missing+=(maven)
+  command -v redis-server > /dev/null || missing+=(redis-server)
+  python=$(find_python) || missing+=(python3.11 python3.11-venv)
+  if [ -n "$python" ] && ! "$python" -c 'import ensurepip' 2> /dev/null; then missing+=(python3.11-venv); fi
+  [ "${#missing[@]}" -eq 0 ] && return
+
+  local line="apt-get install --no-install-recommends --yes ${missing[*]}"
+  command -v apt-get > /dev/null || fail "this needs ${missing[*]}, and there is no apt-get here; install them and run again"
+  [ "$(id -u)" -eq 0 ] || fail "this needs ${missing[*]}; run: sudo $line"
+  say "installing ${missing[*]} (a minute or two)"
+  with_services_off apt-get update --quiet=2
+  DEBIAN_FRONTEND=noninteractive with_services_off $line > build/apt.log 2>&1 \
+    || { tail -20 build/apt.log >&2; fail "apt-get could not install ${missing[*]}; see build/apt.log"; }
+  python=$(find_python) || fail "no Python 3.11 even now; install it, or name it: PYTHON=/path/to/python3.11 make setup"
+}
+
+# Debian starts a server when its package is installed; ours run on ports of their own, so the default one stays off.
+with_services_off() {
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then "$@"; return; fi
+  (
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    "$@"
+  )
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+python_environment() {
+  [ -x .venv/bin/python ] || { say "creating .venv with $python"; "$python" -m venv .venv; }
+
+  local wanted
+  wanted=$(checksum requirements.lock)
+  if ! is_done lock "$wanted"; then
+    say "installing the Python packages of requirements.lock (1.5 GB on disk, a few minutes the first time)"
+    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+    echo "$wanted" > "$stamps/lock"
+  fi
+
+  wanted=$(checksum pyproject.toml)
+  if ! is_done project "$wanted" || [ ! -x .venv/bin/headrace ]; then
+    say "installing headrace itself, editable"
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+    echo "$wanted" > "$stamps/project"
+  fi
+}
+
+jars() {
+  local wanted set
+  wanted=$(checksum pom.xml)
+  for set in flink kafka; do
+    if ! is_done "jars-$set" "$wanted" || [ -z "$(ls -A "build/jars/$set" 2> /dev/null)" ]; then
+      say "fetching the jars of $set"
+      rm -rf "build/jars/$set"
+      mvn --quiet --batch-mode -Dstyle.color=never "-P$set" generate-resources > build/maven.log 2>&1 \
+        || { tail -20 build/maven.log >&2; fail "Maven could not fetch the jars of $set; see build/maven.log"; }
+      echo "$wanted" > "$stamps/jars-$set"
+    fi
+  done
+}
+
+python=""
+# A stamp that outlived its .venv says nothing.
+[ -x .venv/bin/python ] || rm -f "$stamps/lock" "$stamps/project"
+system_packages
+python_environment
+jars

@@ -1,0 +1,43 @@
+"""What every ring shares: markers from the folder name, and one set of real services per run.
+
+`HEADRACE_TEST_HOME=build/local` uses services that are up already, and leaves them up.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scripts.services import services as local
+from scripts.services.endpoints import Endpoints
+from scripts.services.home import REPOSITORY
+
+TESTS = Path(__file__).parent
+RINGS = ("pure", "flink", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            ring = item.path.relative_to(TESTS).parts[0]
+            if ring in RINGS:
+                item.add_marker(ring)
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Endpoints]:
+    """Kafka, Redis, MLflow and Flink, empty at the start of the run and gone after it."""
+    borrowed = os.environ.get("HEADRACE_TEST_HOME")
+    if borrowed:
+        yield local.up(Path(borrowed))
+        return
+    home = REPOSITORY / "build" / "test-services"
+    local.down(home)
+    shutil.rmtree(home, ignore_errors=True)
+    try:
+        yield local.up(home, console=Console(stderr=True))
+    finally:
+        local.down(home)

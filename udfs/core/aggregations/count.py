@@ -1,0 +1,32 @@
+"""count: number of non-null values. IR: [n]."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.core.jit import kernel
+
+Ir = NDArray[np.float64]
+
+
+@kernel
+def init(ir: Ir) -> None:
+    """Make the IR empty."""
+    ir[0] = 0.0
+
+
+@kernel
+def update(ir: Ir, _value: float) -> None:
+    """Add one value."""
+    ir[0] += 1.0
+
+
+@kernel
+def merge(ir: Ir, other: Ir) -> None:
+    """Add an older IR."""
+    ir[0] += other[0]
+
+
+@kernel
+def finalize(ir: Ir) -> float:
+    """Return the count, 0 for an empty IR."""
+    return float(ir[0])

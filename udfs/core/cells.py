@@ -1,0 +1,173 @@
+"""Keyed cells: the state of one entity in one lane, held in NumPy arrays that the kernels walk.
+
+A `KeyedCells` has a key index, a clock per key and one pool of cells per track. It knows nothing of how it is stored
+(`log`) nor of what its cells mean beyond their layout.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from udfs.core.kernels.admit import NEVER, admit
+from udfs.core.kernels.cells import drop_keys, restore_cells
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+INITIAL_CELLS, INITIAL_KEYS = 1024, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the cells of one track lie in memory and in storage."""
+
+    #: text that must match before stored cells are read
+    signature: str
+    #: width of a tile; 1 for rows of another stream
+    tile_ms: int
+    #: float64 values per cell
+    width: int
+
+
+class Track:
+    """The pool of cells of one track; see `kernels.cells` for the arrays."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.head = np.full(INITIAL_KEYS, -1, np.int64)
+        self.older = np.full(INITIAL_CELLS, -1, np.int64)
+        self.owner = np.full(INITIAL_CELLS, -1, np.int64)
+        self.tile = np.zeros(INITIAL_CELLS, np.int64)
+        self.irs = np.zeros((INITIAL_CELLS, layout.width), np.float64)
+        self.free = np.arange(INITIAL_CELLS - 1, -1, -1, dtype=np.int64)
+        self.free_count = np.array([INITIAL_CELLS], np.int64)
+
+    @property
+    def live(self) -> int:
+        """Number of cells in use."""
+        return int(self.owner.size - self.free_count[0])
+
+    def reserve(self, cells: int, keys: int) -> None:
+        """Make room for that many new cells and for slots below `keys`."""
+        if self.head.size < keys:
+            self.head = _grown(self.head, keys, -1)
+        if self.free_count[0] < cells:
+            before = self.owner.size
+            size = _doubled(before, self.live + cells)
+            self.older, self.owner = _grown(self.older, size, -1), _grown(self.owner, size, -1)
+            self.tile, self.irs = _grown(self.tile, size, 0), _grown(self.irs, size, 0)
+            free = np.empty(self.owner.size, np.int64)
+            count = int(self.free_count[0])
+            free[:count] = self.free[:count]
+            added = self.owner.size - before
+            free[count : count + added] = np.arange(self.owner.size - 1, before - 1, -1)
+            self.free, self.free_count[0] = free, count + added
+
+    def restore(self, slots: I64, tiles: I64, rows: F64) -> None:
+        """Put stored cells back, later rows replacing earlier ones."""
+        self.reserve(slots.size, int(slots.max(initial=-1)) + 1)
+        restore_cells(
+            slots, tiles, rows, self.head, self.older, self.owner, self.tile, self.irs, self.free, self.free_count
+        )
+
+    def drop(self, slots: I64) -> None:
+        """Forget all cells of the given keys."""
+        drop_keys(slots, self.head, self.older, self.owner, self.free, self.free_count)
+
+
+class KeyedCells:
+    """Key index, clocks and tracks of one entity in one lane.
+
+    Parameters
+    ----------
+    layouts : one per track
+    lateness_ms : how far behind the newest event of its key a row may be
+    horizon_ms : a key that the lane's clock has left this far behind is forgotten; beyond every window
+    """
+
+    def __init__(self, layouts: Sequence[Layout], lateness_ms: int, horizon_ms: int) -> None:
+        self.lateness_ms, self.horizon_ms = lateness_ms, horizon_ms
+        self.tracks = tuple(Track(layout) for layout in layouts)
+        self.index: dict[str, int] = {}
+        self.names: list[str | None] = []
+        self.vacant: list[int] = []
+        self.newest_ms = np.full(INITIAL_KEYS, NEVER, np.int64)
+        self.born_seq = np.zeros(INITIAL_KEYS, np.int64)
+        self.clock_ms = int(NEVER)
+
+    def find(self, keys: pa.StringArray) -> I64:
+        """Return the slot of each key, int64[n]; -1 for null and unknown ones."""
+        return self._slots(keys, lambda name: self.index.get(name, -1))
+
+    def find_or_add(self, keys: pa.StringArray) -> I64:
+        """Return the slot of each key, int64[n]; -1 for null; unknown keys get one."""
+        return self._slots(keys, self.add)
+
+    def add(self, name: str) -> int:
+        """Return the slot of a key, a fresh one if it is unknown."""
+        slot = self.index.get(name)
+        if slot is None:
+            slot = self.vacant.pop() if self.vacant else len(self.names)
+            if slot == len(self.names):
+                self.names.append(name)
+            self.names[slot] = name
+            self.index[name] = slot
+            if slot >= self.newest_ms.size:
+                self.newest_ms = _grown(self.newest_ms, slot + 1, NEVER)
+                self.born_seq = _grown(self.born_seq, slot + 1, 0)
+        return slot
+
+    def admit(self, slots: I64, times_ms: I64, first_seq: int) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Judge the rows of a batch and advance the clocks; see `kernels.admit`."""
+        status, reborn = np.empty(slots.size, np.int8), np.empty(slots.size, np.bool_)
+        self.clock_ms = int(
+            admit(
+                slots,
+                times_ms,
+                first_seq,
+                self.newest_ms,
+                self.born_seq,
+                self.clock_ms,
+                self.lateness_ms,
+                self.horizon_ms,
+                status,
+                reborn,
+            )
+        )
+        for track in self.tracks:
+            track.reserve(slots.size, len(self.names))
+        return status, reborn
+
+    def forget_idle(self) -> None:
+        """Free the memory of keys beyond the horizon. No output changes: `admit` treats them as new already."""
+        newest = self.newest_ms[: len(self.names)]
+        # The clock may be NEVER, the smallest int64: compare without subtracting from it.
+        idle = np.flatnonzero((newest != NEVER) & (newest < self.clock_ms - self.horizon_ms))
+        for track in self.tracks:
+            track.reserve(0, len(self.names))
+            track.drop(idle)
+        for slot in idle.tolist():
+            del self.index[self.names[slot] or ""]
+            self.names[slot] = None
+            self.vacant.append(slot)
+        self.newest_ms[idle] = NEVER
+
+    def _slots(self, keys: pa.StringArray, slot_of: Callable[[str], int]) -> I64:
+        encoded = keys.dictionary_encode()
+        slots = np.array([slot_of(name) for name in encoded.dictionary.to_pylist()] + [-1], np.int64)
+        return slots[encoded.indices.fill_null(slots.size - 1).to_numpy()]
+
+
+def _doubled(size: int, needed: int) -> int:
+    while size < needed:
+        size *= 2
+    return size
+
+
+def _grown(array: NDArray[np.generic], needed: int, fill: int) -> NDArray[np.generic]:
+    """Return `array` at a doubled length of at least `needed` rows, new rows set to `fill`."""
+    grown = np.full((_doubled(array.shape[0], needed), *array.shape[1:]), fill, array.dtype)
+    grown[: array.shape[0]] = array
+    return grown

@@ -1,0 +1,242 @@
+"""The pipeline definition: what a user declares in `conf/<name>/pipeline.yaml`, as frozen pydantic models.
+
+Only the shape and the cross-references are checked here; files are read by `loading`, features planned by `features`.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from udfs.core.aggregations import AGGREGATIONS
+from udfs.core.contract import Contract, Declared, FieldType
+from udfs.core.durations import DurationMs, format_duration
+from udfs.core.errors import did_you_mean
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
+AggregationName = Literal["count", "sum", "mean", "min", "max", "std"]
+
+
+class Source(Declared):
+    """The topic whose events are scored."""
+
+    topic: Topic
+    format: Literal["json"] = "json"
+    key: str = Field(description="field that the Kafka key repeats; it names the first entity and picks the lane")
+
+
+class Lookup(Declared):
+    """Columns added from a table that is read once at job start; a key that is not in the table gives nulls."""
+
+    name: Column
+    file: str = Field(description="CSV or Parquet file, relative to the pipeline folder")
+    key: str = Field(description="event field that is looked up")
+    file_key: str | None = Field(None, description="key column of the file; default: the same name as `key`")
+    take: dict[Column, str] = Field(description="new column -> column of the file")
+
+
+class Enrichment(Declared):
+    """Columns joined from another stream: its latest row at or before the event, not older than `max_age`."""
+
+    name: Column
+    topic: Topic
+    contract: Contract
+    key: str = Field(description="field of this stream that its Kafka key repeats")
+    entity: str = Field(description="entity of the pipeline that the key is matched with")
+    max_age_ms: DurationMs = Field(alias="max_age", description="an older row counts as none (nulls)")
+    keep_ms: DurationMs = Field(
+        alias="keep", description="history kept per key, behind its newest row, so that a backlog joins rightly"
+    )
+    take: dict[Column, str] = Field(description="new column -> field of this stream (numbers)")
+
+
+class Derive(Declared):
+    """Columns computed by a Python function from Arrow columns, row by row, after lookups."""
+
+    function: str = Field(description="`file.py:function`, the file in the pipeline folder", pattern=r"^.+\.py:\w+$")
+    outputs: dict[Column, FieldType] = Field(description="new column -> type")
+
+
+class FeatureGroup(Declared):
+    """Windowed features: every aggregation of `take` over every window of `over`, per `entity`."""
+
+    entity: str = Field(description="field that says what the feature is about; null has no features")
+    of: str | None = Field(None, description="number that is aggregated; may be left out for `count`")
+    take: Annotated[list[AggregationName], Field(min_length=1)]
+    over: Annotated[list[DurationMs], Field(min_length=1, description="window sizes")]
+    slide_ms: DurationMs = Field(60_000, alias="slide", description="width of a tile; sizes are whole multiples")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for size_ms in self.over:
+            if size_ms == 0 or size_ms % max(self.slide_ms, 1):
+                msg = f"over: got {format_duration(size_ms)}; a window is a whole multiple of its slide " + (
+                    f"({format_duration(self.slide_ms)})"
+                )
+                raise ValueError(msg)
+        if self.of is None and any(AGGREGATIONS[name].needs_value for name in self.take):
+            msg = f"of: missing; only count can do without a value, got take: [{', '.join(self.take)}]"
+            raise ValueError(msg)
+        return self
+
+
+class ModelReference(Declared):
+    """The model that scores, by its registry alias, and its inputs."""
+
+    name: str = Field(description="registered model name in MLflow", pattern=r"^[^/:.%\"']+$")
+    alias: str = "champion"
+    inputs: list[str] = Field(
+        [], description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
+    )
+
+
+class Label(Declared):
+    """The truth that arrives later, for training and evaluation."""
+
+    topic: Topic
+    contract: Contract
+    of: str = Field(description="number that decides the class")
+    above: float = Field(description="the event is positive when `of` is above this")
+
+
+class TopicSink(Declared):
+    """A Kafka topic written exactly once."""
+
+    topic: Topic
+
+
+class PredictionSink(TopicSink):
+    """The topic of the predictions."""
+
+    features: bool = Field(True, description="write the feature values into each prediction")
+
+
+class OnlineStore(Declared):
+    """Latest feature values per entity in Redis: at least once, fenced by event time."""
+
+    prefix: Name
+
+
+class Sinks(Declared):
+    """Where results go."""
+
+    predictions: PredictionSink
+    rejects: TopicSink
+    late: TopicSink
+    order: TopicSink
+    online_store: OnlineStore | None = None
+
+
+class TimePolicy(Declared):
+    """What counts as late and as future."""
+
+    allowed_lateness_ms: DurationMs = Field(
+        3_600_000, alias="allowed_lateness", description="behind the newest event of the same key; beyond it: late"
+    )
+    future_tolerance_ms: DurationMs = Field(
+        86_400_000, alias="future_tolerance", description="ahead of the Kafka timestamp; beyond it: rejected as future"
+    )
+
+
+class Latency(Declared):
+    """One target; the knobs that make it follow from it and can each be set by hand."""
+
+    target_ms: DurationMs = Field(200, alias="target", description="wanted p99, Kafka append to Kafka append")
+    linger_ms: DurationMs | None = Field(None, alias="linger", description="micro-batch window in the JVM")
+    bundle_ms: DurationMs | None = Field(None, alias="bundle", description="python.fn-execution.bundle.time")
+    buffer_timeout_ms: DurationMs | None = Field(None, alias="buffer_timeout", description="execution.buffer-timeout")
+
+
+class Pipeline(Declared):
+    """One pipeline: a source, its contract, features, a model and sinks."""
+
+    name: Name
+    description: str = ""
+    source: Source
+    contract: Contract
+    lookups: list[Lookup] = []
+    derive: Derive | None = None
+    enrichments: list[Enrichment] = []
+    features: Annotated[list[FeatureGroup], Field(min_length=1)]
+    model: ModelReference
+    label: Label | None = None
+    sinks: Sinks
+    time: TimePolicy = TimePolicy()
+    lanes: Annotated[int, Field(ge=1, le=128)] = Field(
+        1, description="units of parallelism, state and order; fixed for the life of the state"
+    )
+    latency: Latency = Latency()
+
+    def with_topic_prefix(self, prefix: str) -> "Pipeline":
+        """Return the same pipeline on topics whose names start with `prefix`, as one cluster for several uses needs."""
+
+        def prefixed(declared: object) -> object:
+            if isinstance(declared, dict):
+                return {key: prefix + one if key == "topic" else prefixed(one) for key, one in declared.items()}
+            return [prefixed(one) for one in declared] if isinstance(declared, list) else declared
+
+        return Pipeline.model_validate(prefixed(self.model_dump(mode="json", by_alias=True)))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_keys()
+        numbers = self._check_columns()
+        for position, group in enumerate(self.features):
+            if group.of is not None and group.of not in numbers:
+                msg = f"features[{position}].of: got {group.of!r}, which is no number column known here" + (
+                    did_you_mean(group.of, numbers)
+                )
+                raise ValueError(msg)
+        joined = {column for enrichment in self.enrichments for column in enrichment.take}
+        for position, column in enumerate(self.model.inputs):
+            if column not in numbers | joined:
+                msg = f"model.inputs[{position}]: got {column!r}, which is no number column known here" + (
+                    did_you_mean(column, numbers | joined)
+                )
+                raise ValueError(msg)
+        return self
+
+    def _check_keys(self) -> None:
+        fields = self.contract.fields
+        if self.contract.id is None:
+            msg = "contract.id: missing; say which field identifies an event"
+            raise ValueError(msg)
+        strings = {name for name, spec in fields.items() if spec.type == "string"}
+        named = [("source.key", self.source.key)]
+        named += [(f"features[{i}].entity", group.entity) for i, group in enumerate(self.features)]
+        named += [(f"lookups[{i}].key", lookup.key) for i, lookup in enumerate(self.lookups)]
+        for path, name in named:
+            if name not in strings:
+                msg = f"{path}: got {name!r}, which is no string field of the contract{did_you_mean(name, strings)}"
+                raise ValueError(msg)
+        entities = {group.entity for group in self.features}
+        for position, enrichment in enumerate(self.enrichments):
+            if enrichment.entity not in entities:
+                msg = f"enrichments[{position}].entity: got {enrichment.entity!r}, which is no entity of a feature" + (
+                    did_you_mean(enrichment.entity, entities)
+                )
+                raise ValueError(msg)
+            known = enrichment.contract.fields
+            for path, name in (("key", enrichment.key), *((f"take.{new}", old) for new, old in enrichment.take.items())):
+                wanted = {"string"} if path == "key" else {"int64", "float64", "bool"}
+                if name not in known or known[name].type not in wanted:
+                    msg = f"enrichments[{position}].{path}: got {name!r}, which is no {' or '.join(sorted(wanted))} " + (
+                        f"field of its contract{did_you_mean(name, known)}"
+                    )
+                    raise ValueError(msg)
+
+    def _check_columns(self) -> set[str]:
+        """Refuse a column named twice; return the number columns known before features."""
+        origin_of: dict[str, str] = dict.fromkeys(self.contract.fields, "contract")
+        added = [(column, f"lookups[{i}]") for i, lookup in enumerate(self.lookups) for column in lookup.take]
+        added += [(column, "derive") for column in (self.derive.outputs if self.derive else ())]
+        added += [(column, f"enrichments[{i}]") for i, join in enumerate(self.enrichments) for column in join.take]
+        for column, where in added:
+            if column in origin_of:
+                msg = f"{where}: column {column!r} exists already, from {origin_of[column]}; choose another name"
+                raise ValueError(msg)
+            origin_of[column] = where
+        numbers = {name for name, spec in self.contract.fields.items() if spec.type != "string"}
+        numbers |= {column for lookup in self.lookups for column in lookup.take}
+        return numbers | {name for name, kind in (self.derive.outputs if self.derive else {}).items() if kind != "string"}

@@ -1,0 +1,65 @@
+"""Admission: late or not, on the key's own timeline, and the rebirth of keys that were idle beyond the horizon.
+
+Sequential: the answer for a row depends on the rows before it, never on where the batch was cut.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.core.jit import kernel
+
+NEVER = np.iinfo(np.int64).min  #: clock value of a key or lane that has seen nothing
+SKIPPED, OK, LATE = 0, 1, 2  #: status of a row: key is null, admitted, behind the allowed lateness
+
+
+@kernel
+def admit(
+    slots: NDArray[np.int64],
+    times_ms: NDArray[np.int64],
+    first_seq: int,
+    newest_ms: NDArray[np.int64],
+    born_seq: NDArray[np.int64],
+    lane_clock_ms: int,
+    lateness_ms: int,
+    horizon_ms: int,
+    status: NDArray[np.int8],
+    reborn: NDArray[np.bool_],
+) -> int:
+    """Judge each row and advance the clocks.
+
+    Parameters
+    ----------
+    slots : int64[n], slot of each row's key; -1 for a null key
+    times_ms : int64[n], event times
+    first_seq : sequence number of the first row; row i has first_seq + i
+    newest_ms : int64[slots], newest event time per key, NEVER for a new one; updated
+    born_seq : int64[slots], sequence number at which the key's present life began; updated
+    lane_clock_ms : newest event time of the lane before this batch
+    lateness_ms, horizon_ms : allowed lateness; idle time after which a key is forgotten
+    status : int8[n], out: SKIPPED, OK or LATE
+    reborn : bool[n], out: the key's earlier cells must be dropped before this row
+
+    Returns
+    -------
+    The lane clock after the batch.
+    """
+    for i in range(slots.size):
+        reborn[i] = False
+        slot = slots[i]
+        if slot < 0:
+            status[i] = SKIPPED
+            continue
+        time_ms = times_ms[i]
+        newest = newest_ms[slot]
+        if newest == NEVER or lane_clock_ms - newest > horizon_ms:
+            reborn[i] = True
+            born_seq[slot] = first_seq + i
+            newest_ms[slot] = time_ms
+            status[i] = OK
+        elif time_ms < newest - lateness_ms:
+            status[i] = LATE
+        else:
+            newest_ms[slot] = max(newest, time_ms)
+            status[i] = OK
+        lane_clock_ms = max(lane_clock_ms, time_ms)
+    return lane_clock_ms

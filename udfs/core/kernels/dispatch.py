@@ -1,0 +1,78 @@
+"""Aggregation functions by opcode: a chain of comparisons that numba inlines, so that one compiled kernel fits every plan."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.core.jit import kernel
+from udfs.core.aggregations import count, max as max_, mean, min as min_, std, sum as sum_
+
+Ir = NDArray[np.float64]
+
+
+@kernel
+def init(opcode: int, ir: Ir) -> None:
+    """Make `ir` empty."""
+    if opcode == 0:
+        count.init(ir)
+    elif opcode == 1:
+        sum_.init(ir)
+    elif opcode == 2:
+        mean.init(ir)
+    elif opcode == 3:
+        min_.init(ir)
+    elif opcode == 4:
+        max_.init(ir)
+    elif opcode == 5:
+        std.init(ir)
+
+
+@kernel
+def update(opcode: int, ir: Ir, value: float) -> None:
+    """Add one non-null value."""
+    if opcode == 0:
+        count.update(ir, value)
+    elif opcode == 1:
+        sum_.update(ir, value)
+    elif opcode == 2:
+        mean.update(ir, value)
+    elif opcode == 3:
+        min_.update(ir, value)
+    elif opcode == 4:
+        max_.update(ir, value)
+    elif opcode == 5:
+        std.update(ir, value)
+
+
+@kernel
+def merge(opcode: int, ir: Ir, other: Ir) -> None:
+    """Add an older IR."""
+    if opcode == 0:
+        count.merge(ir, other)
+    elif opcode == 1:
+        sum_.merge(ir, other)
+    elif opcode == 2:
+        mean.merge(ir, other)
+    elif opcode == 3:
+        min_.merge(ir, other)
+    elif opcode == 4:
+        max_.merge(ir, other)
+    elif opcode == 5:
+        std.merge(ir, other)
+
+
+@kernel
+def finalize(opcode: int, ir: Ir) -> float:
+    """Return the feature value, NaN for null."""
+    if opcode == 0:
+        return count.finalize(ir)
+    if opcode == 1:
+        return sum_.finalize(ir)
+    if opcode == 2:
+        return mean.finalize(ir)
+    if opcode == 3:
+        return min_.finalize(ir)
+    if opcode == 4:
+        return max_.finalize(ir)
+    if opcode == 5:
+        return std.finalize(ir)
+    return np.nan

@@ -1,0 +1,167 @@
+"""The log: keeps a `KeyedCells` durable as segments in a mapping (Flink map state; a dict in tests).
+
+Each batch appends what it changed, one segment per time bucket touched. A bucket is rewritten as one segment when its
+small ones have grown as large as its base (so nothing is written more than about twice) and is dropped whole once no
+key can read it. Checkpoint cost follows what changed, not what is held.
+"""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.core.cells import KeyedCells
+from udfs.core.errors import StateFormatError
+from udfs.core.kernels.admit import NEVER
+from udfs.core.segments import Segment, TrackSegment, pack, unpack
+
+I64 = NDArray[np.int64]
+BUCKETS_HELD = 8
+COMPACT_SEGMENTS = 32
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """The segments of one time bucket."""
+
+    base_bytes: int = 0
+    small_bytes: int = 0
+    numbers: list[int] = field(default_factory=list)
+
+
+class Log:
+    """Writes the changes of one store and reads them back.
+
+    Parameters
+    ----------
+    store : number of the store within its lane
+    cells : the state in memory
+    longest_ms : reach of the longest read behind an event: window + slide, or the history kept
+    """
+
+    def __init__(self, store: int, cells: KeyedCells, longest_ms: int) -> None:
+        self.store, self.cells = store, cells
+        self.retention_ms = cells.horizon_ms + cells.lateness_ms + longest_ms
+        self.bucket_ms = max(self.retention_ms // BUCKETS_HELD, 1, *(track.layout.tile_ms for track in cells.tracks))
+        self.buckets: dict[int, _Bucket] = {}
+
+    def restore(self, segments: list[tuple[int, Segment, int]]) -> None:
+        """Rebuild the cells from (number, segment, stored bytes), in the order of their numbers."""
+        cells = self.cells
+        newest: dict[str, tuple[int, int]] = {}
+        for number, segment, size_bytes in segments:
+            self._note(segment.bucket, number, size_bytes)
+            cells.clock_ms = max(cells.clock_ms, segment.clock_ms)
+            clocks = zip(unpack(segment.newest_ms, "<i8").tolist(), unpack(segment.born_seq, "<i8").tolist(), strict=True)
+            newest.update(zip(segment.keys, clocks, strict=True))
+        for name, (newest_ms, born_seq) in newest.items():
+            slot = cells.add(name)
+            cells.newest_ms[slot], cells.born_seq[slot] = newest_ms, born_seq
+        for number, segment, _ in segments:
+            slots = np.array([cells.index[name] for name in segment.keys], np.int64)
+            for track, stored in zip(cells.tracks, segment.tracks, strict=True):
+                if stored.layout != track.layout.signature:
+                    msg = f"stored cells of segment {number} are laid out as {stored.layout!r}; the pipeline's features " + (
+                        f"need {track.layout.signature!r}; start from fresh state or restore the old features"
+                    )
+                    raise StateFormatError(msg)
+                owners = slots[unpack(stored.owners, "<i4")]
+                lives = cells.born_seq[owners] < segment.next_seq
+                irs = unpack(stored.irs, "<f8", track.layout.width)
+                track.restore(owners[lives], unpack(stored.tiles, "<i8")[lives], irs[lives])
+        for track in cells.tracks:
+            track.reserve(0, len(cells.names))
+
+    def write(
+        self, mapping: MutableMapping[int, bytes], next_number: int, next_seq: int, slots: I64, touched: list[I64]
+    ) -> int:
+        """Append what a batch changed; `slots` and per track `touched` cells may repeat and hold -1.
+
+        Returns
+        -------
+        The next free segment number.
+        """
+        cells = self.cells
+        keys = np.unique(slots[slots >= 0])
+        changed = []
+        for track, rows in zip(cells.tracks, touched, strict=True):
+            live = np.unique(rows[rows >= 0])
+            changed.append(live[track.owner[live] >= 0])
+        key_buckets = cells.newest_ms[keys] // self.bucket_ms
+        cell_buckets = [
+            track.tile[rows] * track.layout.tile_ms // self.bucket_ms
+            for track, rows in zip(cells.tracks, changed, strict=True)
+        ]
+        clock_bucket = 0 if cells.clock_ms == NEVER else cells.clock_ms // self.bucket_ms
+        buckets = sorted(set(np.concatenate([key_buckets, *cell_buckets]).tolist())) or [clock_bucket]
+        for bucket in buckets:
+            parts = [rows[where == bucket] for rows, where in zip(changed, cell_buckets, strict=True)]
+            data = self._segment(bucket, next_seq, keys[key_buckets == bucket], parts).encode()
+            mapping[next_number] = data
+            self._note(bucket, next_number, len(data))
+            next_number += 1
+            held = self.buckets[bucket]
+            if len(held.numbers) >= COMPACT_SEGMENTS and held.small_bytes >= held.base_bytes:
+                next_number = self._compact(mapping, next_number, next_seq, bucket)
+        self._expire(mapping)
+        return next_number
+
+    def _segment(self, bucket: int, next_seq: int, keys: I64, cell_rows: list[I64]) -> Segment:
+        cells = self.cells
+        owners = [track.owner[rows] for track, rows in zip(cells.tracks, cell_rows, strict=True)]
+        slots = np.unique(np.concatenate([keys, *owners]))
+        return Segment(
+            store=self.store,
+            bucket=bucket,
+            next_seq=next_seq,
+            clock_ms=cells.clock_ms,
+            keys=[cells.names[slot] or "" for slot in slots.tolist()],
+            newest_ms=pack(cells.newest_ms[slots], "<i8"),
+            born_seq=pack(cells.born_seq[slots], "<i8"),
+            tracks=[
+                TrackSegment(
+                    layout=track.layout.signature,
+                    tiles=pack(track.tile[rows], "<i8"),
+                    owners=pack(np.searchsorted(slots, owner), "<i4"),
+                    irs=pack(track.irs[rows], "<f8"),
+                )
+                for track, rows, owner in zip(cells.tracks, cell_rows, owners, strict=True)
+            ],
+        )
+
+    def _compact(self, mapping: MutableMapping[int, bytes], next_number: int, next_seq: int, bucket: int) -> int:
+        """Replace the segments of a bucket by one that says what memory says now."""
+        cells = self.cells
+        newest = cells.newest_ms[: len(cells.names)]
+        keys = np.flatnonzero((newest != NEVER) & (newest // self.bucket_ms == bucket))
+        rows = [
+            np.flatnonzero((track.owner >= 0) & (track.tile * track.layout.tile_ms // self.bucket_ms == bucket))
+            for track in cells.tracks
+        ]
+        data = self._segment(bucket, next_seq, keys, rows).encode()
+        for number in self.buckets[bucket].numbers:
+            del mapping[number]
+        mapping[next_number] = data
+        self.buckets[bucket] = _Bucket(len(data), 0, [next_number])
+        return next_number + 1
+
+    def _expire(self, mapping: MutableMapping[int, bytes]) -> None:
+        """Drop the buckets that no key can read any more, and the keys that are forgotten."""
+        if self.cells.clock_ms == NEVER:
+            return
+        oldest = (self.cells.clock_ms - self.retention_ms) // self.bucket_ms
+        expired = [bucket for bucket in self.buckets if bucket < oldest]
+        for bucket in expired:
+            for number in self.buckets.pop(bucket).numbers:
+                del mapping[number]
+        if expired:
+            self.cells.forget_idle()
+
+    def _note(self, bucket: int, number: int, size_bytes: int) -> None:
+        held = self.buckets.setdefault(bucket, _Bucket())
+        if held.numbers:
+            held.small_bytes += size_bytes
+        else:
+            held.base_bytes = size_bytes
+        held.numbers.append(number)
