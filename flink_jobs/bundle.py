@@ -1,7 +1,7 @@
 """The bundle: everything a worker needs besides code, shipped with the job, so that a restarted worker asks nobody.
 
-    pipeline/   the effective pipeline.yaml, lookup files, the derive module
-    model/      model.onnx and contract.json, resolved and verified once, at submission
+pipeline/   the effective pipeline.yaml, lookup files, the derive module
+model/      model.onnx and contract.json, resolved and verified once, at submission
 """
 
 import shutil
@@ -19,9 +19,7 @@ PIPELINE_FOLDER, MODEL_FOLDER = f"{BUNDLE}/pipeline", f"{BUNDLE}/model"
 """Where a worker finds the two, relative to its working directory."""
 
 
-def ship(
-    environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Path, model: Path, scratch: Path
-) -> None:
+def ship(environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Path, model: Path, scratch: Path) -> None:
     """Pack the bundle and attach it to the job.
 
     Parameters

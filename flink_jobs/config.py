@@ -1,4 +1,4 @@
-"""Environments: where a job runs, as data. One file in `conf/` per environment; secrets stand in it by reference only."""
+"""Environments: where a job runs, as data. One file in `conf/` each; secrets stand in it by reference only."""
 
 import json
 import os

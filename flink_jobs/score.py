@@ -1,6 +1,6 @@
 """The scoring job: events from Kafka are validated, turned into windowed features, scored, and written exactly once.
 
-    flink run -d -py flink_jobs/score.py -pyfs build/headrace.zip -pyexec PYTHON -pyclientexec PYTHON \
+flink run -d -py flink_jobs/score.py -pyfs build/headrace.zip -pyexec PYTHON -pyclientexec PYTHON \
         --pipeline conf/flights --environment conf/local.yaml
 """
 
@@ -77,7 +77,9 @@ def build(
     pieces = batches
     for position, stage in enumerate(plan_stages(pipeline)):
         if position:
-            joined = [_enrichment(tables, pipeline, environment, knobs, stage, i) for i in range(len(stage.enrichments))]
+            joined = [
+                _enrichment(tables, pipeline, environment, knobs, stage, i) for i in range(len(stage.enrichments))
+            ]
             pieces = pieces.union(*joined) if joined else pieces
         keyed = by_lane(pieces, RAW_TYPE if position == 0 else Types.PRIMITIVE_ARRAY(Types.BYTE()))
         name = stage_name(stage)
@@ -85,7 +87,11 @@ def build(
     scored = _asynchronously(pieces, Score(MODEL_FOLDER), "score")
     if pipeline.sinks.online_store is not None and environment.redis is not None:
         scored = _asynchronously(scored, Publish(PIPELINE_FOLDER, environment.redis.url), "publish")
-    return scored.process(Write(PIPELINE_FOLDER, MODEL_FOLDER, pipeline.model.alias), OUTPUT_TYPE).uid("write").name("write")
+    return (
+        scored.process(Write(PIPELINE_FOLDER, MODEL_FOLDER, pipeline.model.alias), OUTPUT_TYPE)
+        .uid("write")
+        .name("write")
+    )
 
 
 def _enrichment(
@@ -118,7 +124,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--environment", type=Path, default=DEFAULT_ENVIRONMENT, help="environment file")
     chosen = parser.parse_args(arguments)
     try:
-        print("Job", submit(chosen.pipeline, chosen.environment))
+        submit(chosen.pipeline, chosen.environment)  # Flink's client prints the job id
     except HeadraceError as error:
         sys.exit(f"headrace: {error}")
 

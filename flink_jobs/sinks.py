@@ -23,7 +23,6 @@ def sink_options(pipeline: Pipeline, environment: Environment) -> dict[str, str]
         "properties.bootstrap.servers": kafka.bootstrap_servers,
         "properties.linger.ms": "20",
         "properties.batch.size": "131072",
-        "properties.compression.type": "lz4",
         "key.format": "raw",
         "key.fields": "k",
         "value.format": "raw",

@@ -1,6 +1,7 @@
 """The rows in which batches cross between the JVM and Python: their Flink types, and how a micro-batch is read.
 
-Every row that crosses has the Flink key of its lane in front. Arrays cross without nulls: what is null says a flag beside the partition (see `flink_jobs.lanes`).
+Every row that crosses has the Flink key of its lane in front. Arrays cross without nulls: a flag beside the partition
+says what is null (see `flink_jobs.lanes`).
 """
 
 from pyflink.common import Row, Types
@@ -9,13 +10,15 @@ from udfs.core.batches import RawBatch
 
 NULL_VALUE, NULL_KEY, FLAG_BITS = 1, 2, 2
 
-RAW_TYPE = Types.ROW([
-    Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # values
-    Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # keys
-    Types.OBJECT_ARRAY(Types.INT()),  # partition * 4 + flags
-    Types.OBJECT_ARRAY(Types.LONG()),  # offsets
-    Types.OBJECT_ARRAY(Types.LONG()),  # Kafka timestamps, epoch ms
-])
+RAW_TYPE = Types.ROW(
+    [
+        Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # values
+        Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # keys
+        Types.OBJECT_ARRAY(Types.INT()),  # partition * 4 + flags
+        Types.OBJECT_ARRAY(Types.LONG()),  # offsets
+        Types.OBJECT_ARRAY(Types.LONG()),  # Kafka timestamps, epoch ms
+    ]
+)
 
 
 PIECE_TYPE = Types.ROW([Types.INT(), Types.PRIMITIVE_ARRAY(Types.BYTE())])

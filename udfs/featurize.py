@@ -50,7 +50,7 @@ class Featurize(KeyedProcessFunction):
 
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take one micro-batch (behind the source) or one encoded piece through the stage."""
-        key = ctx.get_current_key()[0]
+        key = ctx.get_current_key()
         lane = self._lanes.get(key)
         if lane is None:
             number = self._lane_of_key[key]
@@ -89,7 +89,7 @@ class _StateMapping(MutableMapping[int, bytes]):
         return iter(list(self._state.keys()))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._state.keys())
+        return len(list(iter(self)))
 
     def items(self) -> Any:
         """Return all entries in one pass over the state."""

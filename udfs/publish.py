@@ -54,8 +54,10 @@ class Publish(AsyncFunction):
         self._prefix = pipeline.sinks.online_store.prefix
         self._time = pipeline.contract.time
         self._stages: Sequence[Stage] = [stage for stage in plan_stages(pipeline) if stage.features]
-        self._ttl_ms = {stage.entity: 2 * stage.longest_ms + pipeline.time.allowed_lateness_ms for stage in self._stages}
-        self._redis: Redis[str] | None = None
+        self._ttl_ms = {
+            stage.entity: 2 * stage.longest_ms + pipeline.time.allowed_lateness_ms for stage in self._stages
+        }
+        self._redis: Redis | None = None
         self._script = ""
         self._given_up = 0
         runtime_context.get_metrics_group().gauge("online_store_batches_given_up", lambda: self._given_up)
@@ -65,7 +67,7 @@ class Publish(AsyncFunction):
         if value.piece.rows.num_rows:
             try:
                 await asyncio.wait_for(self._write(value), GIVE_UP_S)
-            except (RedisError, OSError, asyncio.TimeoutError):
+            except (TimeoutError, RedisError, OSError):
                 self._given_up += 1
         return [value]
 
@@ -81,7 +83,7 @@ class Publish(AsyncFunction):
             self._script = await self._redis.script_load(FENCED_WRITE)
             await self._pipeline(self._redis, scored)
 
-    async def _pipeline(self, redis: "Redis[str]", scored: Scored) -> None:
+    async def _pipeline(self, redis: Redis, scored: Scored) -> None:
         pipeline = redis.pipeline(transaction=False)
         for stage in self._stages:
             for row in newest_rows(scored.piece.rows, stage, self._time, self._prefix):

@@ -1,4 +1,4 @@
-"""Score operator: a piece in, its scores beside it out; asynchronous, so that a model run never holds up the next piece.
+"""Score operator: a piece in, its scores beside it out; asynchronous, so that no model run holds up the next piece.
 
 Small batches run inside the coroutine, where a hand-over to a thread would cost more than the model; large ones in a
 thread, since ONNX Runtime lets go of the GIL.

@@ -6,6 +6,7 @@ A `KeyedCells` has a key index, a clock per key and one pool of cells per track.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from udfs.core.kernels.cells import drop_keys, restore_cells
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+D = TypeVar("D", bound=np.generic)
 INITIAL_CELLS, INITIAL_KEYS = 1024, 256
 
 
@@ -157,7 +159,8 @@ class KeyedCells:
     def _slots(self, keys: pa.StringArray, slot_of: Callable[[str], int]) -> I64:
         encoded = keys.dictionary_encode()
         slots = np.array([slot_of(name) for name in encoded.dictionary.to_pylist()] + [-1], np.int64)
-        return slots[encoded.indices.fill_null(slots.size - 1).to_numpy()]
+        found: I64 = slots[encoded.indices.fill_null(slots.size - 1).to_numpy()]
+        return found
 
 
 def _doubled(size: int, needed: int) -> int:
@@ -166,7 +169,7 @@ def _doubled(size: int, needed: int) -> int:
     return size
 
 
-def _grown(array: NDArray[np.generic], needed: int, fill: int) -> NDArray[np.generic]:
+def _grown(array: NDArray[D], needed: int, fill: int) -> NDArray[D]:
     """Return `array` at a doubled length of at least `needed` rows, new rows set to `fill`."""
     grown = np.full((_doubled(array.shape[0], needed), *array.shape[1:]), fill, array.dtype)
     grown[: array.shape[0]] = array

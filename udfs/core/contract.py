@@ -89,8 +89,6 @@ class Contract(Declared):
         ]
         return msgspec.defstruct("Event", fields, forbid_unknown_fields=True, gc=False)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         """Return the Arrow schema of a decoded batch, in the order of the declaration."""
-        return pa.schema([
-            pa.field(name, ARROW_TYPES[spec.type], spec.nullable) for name, spec in self.fields.items()
-        ])
+        return pa.schema([pa.field(name, ARROW_TYPES[spec.type], spec.nullable) for name, spec in self.fields.items()])

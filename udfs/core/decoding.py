@@ -30,9 +30,9 @@ class Decoder:
     def __init__(self, contract: Contract, key: str) -> None:
         self._key = key
         self._names = list(contract.fields)
-        self._types = [field.type for field in contract.schema()]
+        self._types = [field.type for field in contract.arrow_schema()]
         self._decode = msgspec.json.Decoder(contract.struct()).decode
-        self.schema = pa.schema([*contract.schema(), *ORIGIN_FIELDS])
+        self.schema = pa.schema([*contract.arrow_schema(), *ORIGIN_FIELDS])
 
     def decode(self, raw: RawBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return (rows, letters): rows have the contract's columns and the reserved origin columns."""
@@ -56,7 +56,7 @@ class Decoder:
         rows = pa.RecordBatch.from_arrays([*arrays, *origin], schema=self.schema)
         keys = pa.array([raw.keys[i] for i in good] if letters else raw.keys, pa.binary())
         expected = rows[self._key].cast(pa.binary())
-        same = pc.or_(pc.fill_null(pc.equal(keys, expected), False), pc.and_(keys.is_null(), expected.is_null()))  # noqa: FBT003
+        same = pc.or_(pc.fill_null(pc.equal(keys, expected), False), pc.and_(keys.is_null(), expected.is_null()))
         if not pc.all(same).as_py():
             for i in pc.indices_nonzero(pc.invert(same)).to_pylist():
                 detail = f"{self._key}: got {expected[i].as_py()!r}, Kafka key {keys[i].as_py()!r}; they must be equal"
@@ -77,7 +77,7 @@ class Decoder:
                     continue
                 reason, detail = ("tombstone", "null value") if value is None else ("empty", "value of length zero")
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                reason, detail = explain(value, error)
+                reason, detail = explain(value or b"", error)
             letters.append(_reject(raw, i, reason, detail))
         return events, good
 

@@ -63,17 +63,16 @@ class FeatureGroup(Declared):
 
     entity: str = Field(description="field that says what the feature is about; null has no features")
     of: str | None = Field(None, description="number that is aggregated; may be left out for `count`")
-    take: Annotated[list[AggregationName], Field(min_length=1)]
-    over: Annotated[list[DurationMs], Field(min_length=1, description="window sizes")]
+    take: Annotated[tuple[AggregationName, ...], Field(min_length=1)]
+    over: Annotated[tuple[DurationMs, ...], Field(min_length=1, description="window sizes")]
     slide_ms: DurationMs = Field(60_000, alias="slide", description="width of a tile; sizes are whole multiples")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for size_ms in self.over:
             if size_ms == 0 or size_ms % max(self.slide_ms, 1):
-                msg = f"over: got {format_duration(size_ms)}; a window is a whole multiple of its slide " + (
-                    f"({format_duration(self.slide_ms)})"
-                )
+                slide = format_duration(self.slide_ms)
+                msg = f"over: got {format_duration(size_ms)}; a window is a whole multiple of its slide ({slide})"
                 raise ValueError(msg)
         if self.of is None and any(AGGREGATIONS[name].needs_value for name in self.take):
             msg = f"of: missing; only count can do without a value, got take: [{', '.join(self.take)}]"
@@ -86,8 +85,8 @@ class ModelReference(Declared):
 
     name: str = Field(description="registered model name in MLflow", pattern=r"^[^/:.%\"']+$")
     alias: str = "champion"
-    inputs: list[str] = Field(
-        [], description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
+    inputs: tuple[str, ...] = Field(
+        (), description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
     )
 
 
@@ -155,10 +154,10 @@ class Pipeline(Declared):
     description: str = ""
     source: Source
     contract: Contract
-    lookups: list[Lookup] = []
+    lookups: tuple[Lookup, ...] = ()
     derive: Derive | None = None
-    enrichments: list[Enrichment] = []
-    features: Annotated[list[FeatureGroup], Field(min_length=1)]
+    enrichments: tuple[Enrichment, ...] = ()
+    features: Annotated[tuple[FeatureGroup, ...], Field(min_length=1)]
     model: ModelReference
     label: Label | None = None
     sinks: Sinks
@@ -218,12 +217,15 @@ class Pipeline(Declared):
                 )
                 raise ValueError(msg)
             known = enrichment.contract.fields
-            for path, name in (("key", enrichment.key), *((f"take.{new}", old) for new, old in enrichment.take.items())):
+            for path, name in (
+                ("key", enrichment.key),
+                *((f"take.{new}", old) for new, old in enrichment.take.items()),
+            ):
                 wanted = {"string"} if path == "key" else {"int64", "float64", "bool"}
                 if name not in known or known[name].type not in wanted:
-                    msg = f"enrichments[{position}].{path}: got {name!r}, which is no {' or '.join(sorted(wanted))} " + (
-                        f"field of its contract{did_you_mean(name, known)}"
-                    )
+                    kinds = " or ".join(sorted(wanted))
+                    msg = f"enrichments[{position}].{path}: got {name!r}, which is no {kinds} field of its contract"
+                    msg += did_you_mean(name, known)
                     raise ValueError(msg)
 
     def _check_columns(self) -> set[str]:
@@ -239,4 +241,6 @@ class Pipeline(Declared):
             origin_of[column] = where
         numbers = {name for name, spec in self.contract.fields.items() if spec.type != "string"}
         numbers |= {column for lookup in self.lookups for column in lookup.take}
-        return numbers | {name for name, kind in (self.derive.outputs if self.derive else {}).items() if kind != "string"}
+        return numbers | {
+            name for name, kind in (self.derive.outputs if self.derive else {}).items() if kind != "string"
+        }

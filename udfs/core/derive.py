@@ -27,7 +27,8 @@ def load_function(reference: str, folder: Path) -> Function:
     file, _, name = reference.partition(":")
     path = folder / file
     if not path.exists():
-        msg = f"{path}: file of derive function {name!r} is missing{did_you_mean(file, (p.name for p in folder.glob('*.py')))}"
+        near = did_you_mean(file, (module.name for module in folder.glob("*.py")))
+        msg = f"{path}: file of derive function {name!r} is missing{near}"
         raise DefinitionError(msg)
     spec = importlib.util.spec_from_file_location(f"headrace_pipeline_{folder.resolve().name}_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -41,7 +42,9 @@ def load_function(reference: str, folder: Path) -> Function:
         raise DefinitionError(msg) from error
     function = getattr(module, name, None)
     if not callable(function):
-        msg = f"{path}: has no function {name!r}{did_you_mean(name, (n for n in vars(module) if not n.startswith('_')))}"
+        msg = (
+            f"{path}: has no function {name!r}{did_you_mean(name, (n for n in vars(module) if not n.startswith('_')))}"
+        )
         raise DefinitionError(msg)
     return function  # type: ignore[no-any-return]  # its shape is checked at each call
 

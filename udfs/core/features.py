@@ -1,4 +1,4 @@
-"""The feature plan: which stages, tracks and windows a pipeline's feature groups come to, and the feature set's hash."""
+"""The feature plan: the stages, tracks and windows that feature groups come to, and the hash of the feature set."""
 
 import ast
 import hashlib

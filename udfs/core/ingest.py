@@ -1,4 +1,4 @@
-"""Ingest: raw records of a topic -> a piece of good rows with all their stateless columns, plus the letters of the rest.
+"""Ingest: raw records of a topic -> a piece of good rows with all stateless columns, plus the letters of the rest.
 
 Decode, rules, lookups and derived columns, in this order. Everything here is row by row: no state, no neighbours.
 """

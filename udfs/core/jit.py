@@ -5,6 +5,7 @@ compile for seconds at its first event. Here the cache goes by what the sources 
 aggregation starts a new one, which also covers what numba misses: a change in a function that a kernel calls.
 """
 
+import builtins
 import hashlib
 import os
 from collections.abc import Callable
@@ -13,8 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-import numba
-from numba.core.caching import _CacheLocator
+# A Flink Python worker replaces the builtin `print` by a bound method, which numba refuses to be imported with.
+_print = builtins.print
+builtins.print = getattr(getattr(_print, "__self__", None), "_print", _print)
+import numba  # noqa: E402
+from numba.core.caching import _CacheLocator  # noqa: E402
+
+builtins.print = _print
 
 F = TypeVar("F", bound=Callable[..., Any])
 SOURCES = ("udfs.core.aggregations", "udfs.core.kernels")
@@ -31,7 +37,7 @@ def sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-class KernelCacheLocator(_CacheLocator):  # type: ignore[misc]  # numba is untyped
+class KernelCacheLocator(_CacheLocator):
     """Places the compiled kernels under `$XDG_CACHE_HOME/headrace/kernels/<digest>`."""
 
     def __init__(self, py_func: Callable[..., Any]) -> None:
@@ -43,7 +49,7 @@ class KernelCacheLocator(_CacheLocator):  # type: ignore[misc]  # numba is untyp
         if not py_func.__module__.startswith(SOURCES):
             return None
         locator = cls(py_func)
-        locator.ensure_cache_path()
+        locator.ensure_cache_path()  # type: ignore[no-untyped-call]
         return locator
 
     def get_cache_path(self) -> str:
@@ -60,11 +66,8 @@ class KernelCacheLocator(_CacheLocator):  # type: ignore[misc]  # numba is untyp
         return self._name
 
 
-numba.config.CACHE_LOCATOR_CLASSES = ",".join([
-    f"{__name__}.KernelCacheLocator",
-    *("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator"),
-    *("IPythonCacheLocator", "ZipCacheLocator"),
-])
+OTHER_LOCATORS = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
+setattr(numba.config, "CACHE_LOCATOR_CLASSES", f"{__name__}.KernelCacheLocator,{OTHER_LOCATORS}")  # noqa: B010  untyped
 
 
 def kernel(function: F) -> F:

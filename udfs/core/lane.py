@@ -138,9 +138,7 @@ class Lane:
                 letter_of(row, "order", piece.topic, enrichment.key, stage_name(self._stage), "kept", "", stamp)
             )
         self._next_seq += rows.num_rows
-        self._next_number = self._logs[store].write(
-            self._mapping, self._next_number, self._next_seq, slots, [touched]
-        )
+        self._next_number = self._logs[store].write(self._mapping, self._next_number, self._next_seq, slots, [touched])
         return piece.with_rows(rows.slice(0, 0), to_batch(letters))
 
     def _late(

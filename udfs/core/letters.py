@@ -32,19 +32,21 @@ Reason = Literal[
     "score_failed",  # the model gave no finite score for this row
 ]
 
-LETTERS = pa.schema([
-    pa.field("kind", pa.string(), nullable=False),
-    pa.field("topic", pa.string(), nullable=False),
-    pa.field("partition", pa.int32(), nullable=False),
-    pa.field("offset", pa.int64(), nullable=False),
-    pa.field("timestamp_ms", pa.int64(), nullable=False),
-    pa.field("stage", pa.string(), nullable=False),
-    pa.field("reason", pa.string(), nullable=False),
-    pa.field("detail", pa.string(), nullable=False),
-    pa.field("order", pa.string(), nullable=False),
-    pa.field("key", pa.binary()),
-    pa.field("value", pa.binary()),
-])
+LETTERS = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp_ms", pa.int64(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("order", pa.string(), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+    ]
+)
 DETAIL_MAX_CHARS = 300
 
 

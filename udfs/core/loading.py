@@ -21,7 +21,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 problem = f"key {key!r} stands twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
@@ -44,7 +44,9 @@ def load_yaml(path: Path, model: type[M]) -> M:
     try:
         declared = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506  a SafeLoader
     except FileNotFoundError:
-        near = did_you_mean(path.parent.name, (p.name for p in path.parent.parent.glob("*") if (p / path.name).exists()))
+        near = did_you_mean(
+            path.parent.name, (p.name for p in path.parent.parent.glob("*") if (p / path.name).exists())
+        )
         msg = f"{path}: no such file{near}"
         raise DefinitionError(msg) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

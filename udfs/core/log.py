@@ -53,7 +53,9 @@ class Log:
         for number, segment, size_bytes in segments:
             self._note(segment.bucket, number, size_bytes)
             cells.clock_ms = max(cells.clock_ms, segment.clock_ms)
-            clocks = zip(unpack(segment.newest_ms, "<i8").tolist(), unpack(segment.born_seq, "<i8").tolist(), strict=True)
+            clocks = zip(
+                unpack(segment.newest_ms, "<i8").tolist(), unpack(segment.born_seq, "<i8").tolist(), strict=True
+            )
             newest.update(zip(segment.keys, clocks, strict=True))
         for name, (newest_ms, born_seq) in newest.items():
             slot = cells.add(name)
@@ -62,7 +64,8 @@ class Log:
             slots = np.array([cells.index[name] for name in segment.keys], np.int64)
             for track, stored in zip(cells.tracks, segment.tracks, strict=True):
                 if stored.layout != track.layout.signature:
-                    msg = f"stored cells of segment {number} are laid out as {stored.layout!r}; the pipeline's features " + (
+                    msg = (
+                        f"stored cells of segment {number} are laid out as {stored.layout!r}; the pipeline's features "
                         f"need {track.layout.signature!r}; start from fresh state or restore the old features"
                     )
                     raise StateFormatError(msg)

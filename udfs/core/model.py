@@ -74,7 +74,8 @@ class Scorer:
     def __init__(self, onnx: bytes, contract: ModelContract) -> None:
         digest = hashlib.sha256(onnx).hexdigest()
         if digest != contract.sha256:
-            msg = f"model {contract.name} version {contract.version}: model.onnx has sha256 {digest}; its contract says " + (
+            msg = (
+                f"model {contract.name} version {contract.version}: model.onnx has sha256 {digest}; its contract says "
                 f"{contract.sha256}; the file was changed after registration"
             )
             raise ModelError(msg)
@@ -105,7 +106,12 @@ class Scorer:
         inputs = {one.name: one for one in self._session.get_inputs()}
         found = inputs.get(contract.onnx_input)
         wanted = f"{contract.onnx_input}: tensor(float)[n, {len(contract.inputs)}]"
-        if found is None or len(inputs) != 1 or found.type != "tensor(float)" or found.shape[1:] != [len(contract.inputs)]:
+        if (
+            found is None
+            or len(inputs) != 1
+            or found.type != "tensor(float)"
+            or found.shape[1:] != [len(contract.inputs)]
+        ):
             got = ", ".join(f"{one.name}: {one.type}{one.shape}" for one in inputs.values())
             msg = f"model {contract.name} version {contract.version}: got input {got}; its contract says {wanted}"
             raise ModelError(msg)

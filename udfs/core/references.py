@@ -1,4 +1,4 @@
-"""References in settings: `${env:NAME}`, `${file:/run/secrets/name}`, `${services:kafka}`, so that no secret is written down."""
+"""References in settings, so that no secret is written down: `${env:NAME}`, `${file:/path}`, `${services:kafka}`."""
 
 import re
 from collections.abc import Mapping

@@ -66,7 +66,7 @@ class Segment(msgspec.Struct, frozen=True):
         except msgspec.DecodeError as error:
             msg = f"stored state of {len(data)} bytes is no segment: {error}; was it written by another program?"
             raise StateFormatError(msg) from error
-        msg = f"stored state has version {version}; this code reads version {VERSION}; restore with the code that wrote it"
+        msg = f"stored state has version {version}; this code reads {VERSION}; restore with the code that wrote it"
         raise StateFormatError(msg)
 
 

@@ -18,16 +18,20 @@ Rule = tuple[str, Callable[[pa.RecordBatch], pa.BooleanArray], Callable[[dict[st
 
 def bound_rules(contract: Contract) -> list[Rule]:
     """Return the rules for every declared `min` and `max`."""
-    rules: list[Rule] = []
-    for name, spec in contract.fields.items():
-        for limit, compare, word in ((spec.min, pc.less, "below min"), (spec.max, pc.greater, "above max")):
-            if limit is not None:
-                rules.append((
-                    "out_of_range",
-                    lambda rows, name=name, limit=limit, compare=compare: compare(rows[name], limit),
-                    lambda row, name=name, limit=limit, word=word: f"{name}: got {row[name]}; {word} {limit:g}",
-                ))
-    return rules
+    return [
+        _bound_rule(name, limit, compare, word)
+        for name, spec in contract.fields.items()
+        for limit, compare, word in ((spec.min, pc.less, "below min"), (spec.max, pc.greater, "above max"))
+        if limit is not None
+    ]
+
+
+def _bound_rule(name: str, limit: float, compare: Callable[..., pa.BooleanArray], word: str) -> Rule:
+    return (
+        "out_of_range",
+        lambda rows: compare(rows[name], limit),
+        lambda row: f"{name}: got {row[name]}; {word} {limit:g}",
+    )
 
 
 def future_rule(contract: Contract, tolerance_ms: int) -> Rule:
@@ -68,7 +72,7 @@ def apply_rules(
     """Return (rows that keep all rules, letters of the others)."""
     if rows.num_rows == 0:
         return rows, to_batch([])
-    verdicts = [pc.fill_null(broken(rows), False) for _, broken, _ in rules]  # noqa: FBT003  a null value passes
+    verdicts = [pc.fill_null(broken(rows), False) for _, broken, _ in rules]
     bad = verdicts[0]
     for verdict in verdicts[1:]:
         bad = pc.or_(bad, verdict)
@@ -77,9 +81,7 @@ def apply_rules(
     letters = []
     for i in pc.indices_nonzero(bad).to_pylist():
         row = rows.slice(i, 1).to_pylist()[0]
-        reason, _, describe = next(
-            rule for rule, verdict in zip(rules, verdicts, strict=True) if verdict[i].as_py()
-        )
+        reason, _, describe = next(rule for rule, verdict in zip(rules, verdicts, strict=True) if verdict[i].as_py())
         letters.append(letter_of(row, "rejects", topic, key_field, STAGE, reason, describe(row)))
     return rows.filter(pc.invert(bad)), to_batch(letters)
 

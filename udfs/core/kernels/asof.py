@@ -1,7 +1,7 @@
 """As-of join: keep the rows of another stream per key, and find the latest at or before an event.
 
-Rows live in the same cells as window tiles, with the row's event time in ms as the tile number and its values as the IR;
-a later arrival with the same time replaces the earlier one.
+Rows live in the same cells as window tiles: a row's event time in ms is the tile number and its values are the IR. A
+later arrival with the same time replaces the earlier one.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ def keep_rows(
 def latest_rows(
     slots: I64, times_ms: I64, max_age_ms: int, head: I64, older: I64, tile: I64, irs: F64, out: F64
 ) -> None:
-    """Write into `out` (float64[columns, n]) the latest row at or before each event, NaN when it is older than allowed."""
+    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN when it is too old or missing."""
     for i in range(slots.size):
         out[:, i] = np.nan
         if slots[i] < 0:

@@ -1,8 +1,8 @@
 """Cells of a track: per key a list of tiles, newest first, kept in one pool of rows.
 
 A cell is a row of the pool: `owner[c]` the slot of its key (-1 while unused), `tile[c]` its tile number, `older[c]` the
-next older cell of the same key (-1 at the end), `irs[c]` its partial aggregates side by side. `head[slot]` is the newest
-cell of a key (-1 for none). `free` is a stack of unused rows whose height is `free_count[0]`.
+next older cell of the same key (-1 at the end), `irs[c]` its partial aggregates side by side. `head[slot]` is the
+newest cell of a key (-1 for none). `free` is a stack of unused rows whose height is `free_count[0]`.
 """
 
 import numpy as np

@@ -1,10 +1,13 @@
-"""Aggregation functions by opcode: a chain of comparisons that numba inlines, so that one compiled kernel fits every plan."""
+"""Aggregation functions by opcode: a chain of comparisons that numba inlines, so that one compiled kernel fits all."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from udfs.core.aggregations import count, mean, std
+from udfs.core.aggregations import max as max_
+from udfs.core.aggregations import min as min_
+from udfs.core.aggregations import sum as sum_
 from udfs.core.jit import kernel
-from udfs.core.aggregations import count, max as max_, mean, min as min_, std, sum as sum_
 
 Ir = NDArray[np.float64]
 
@@ -61,7 +64,7 @@ def merge(opcode: int, ir: Ir, other: Ir) -> None:
 
 
 @kernel
-def finalize(opcode: int, ir: Ir) -> float:
+def finalize(opcode: int, ir: Ir) -> float:  # noqa: PLR0911  one per aggregation
     """Return the feature value, NaN for null."""
     if opcode == 0:
         return count.finalize(ir)

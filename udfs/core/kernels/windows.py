@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 
 @kernel
-def fold_windows(
+def fold_windows(  # noqa: C901  numba inlines what is split off only at a cost
     slots: I64,
     times_ms: I64,
     values: F64,
