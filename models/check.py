@@ -38,7 +38,9 @@ def check_model(onnx: bytes, contract: ModelContract, golden: Golden | None = No
         raise ModelError(msg)
     found = references(onnx)
     if found.has_external_data:
-        msg = f"{what}: model.onnx keeps tensors in other files (external data), which could be any file; save it as one"
+        msg = (
+            f"{what}: model.onnx keeps tensors in other files (external data), which could be any file; save it as one"
+        )
         raise ModelError(msg)
     strange = sorted(found.domains - set(STANDARD_DOMAINS))
     if strange or found.has_functions:

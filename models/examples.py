@@ -55,8 +55,8 @@ class Examples:
 def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
     """Featurize a history and join its labels by event id; events without a label, or with a null one, are left out.
 
-    Where an id has several labels the last one counts. Memory: the history is read in pieces, but all its featurized rows
-    are held at once, about 1 kB each.
+    Where an id has several labels the last one counts. The history is read in pieces, but all its featurized rows are
+    held at once, about 1 kB each.
 
     Parameters
     ----------
@@ -82,8 +82,9 @@ def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
     columns = feature_columns(pipeline)
     rows = rows.select([pipeline.contract.time, *columns]).filter(known)
     if rows.num_rows == 0:
-        msg = f"{history}: no event of {pipeline.source.topic} has a label in {label.topic}" + (
-            f" ({labels.num_rows} labels read); {id_field} and {label.contract.id} must hold the same ids"
+        msg = (
+            f"{history}: no event of {pipeline.source.topic} has a label in {label.topic} ({labels.num_rows} labels read);"
+            f" {id_field} and {label.contract.id} must hold the same ids"
         )
         raise ModelError(msg)
     return Examples(
@@ -104,7 +105,7 @@ def _label(pipeline: Pipeline) -> Label:
 
 
 def _labels(label: Label, history: Path) -> pa.RecordBatch:
-    """Return the decoded labels of a history; what is no label of the contract is left out, as a job would reject it."""
+    """Return the decoded labels of a history; what breaks the contract is left out, as a job would reject it."""
     decoder = Decoder(label.contract, label.contract.id or "")
     decoded = [decoder.decode(raw)[0] for raw in read_history(history, [label.topic], LABEL_BATCH_RECORDS)]
     empty = RawBatch(label.topic, [], [], [], [], [])

@@ -86,9 +86,12 @@ def prove(fitted: Fitted, exported: Exported, examples: Examples) -> Proof:
     for kind, difference in zip(("held-out", "held-out, partly null"), differences, strict=True):
         if not difference.max() <= MAX_DIFFERENCE:
             row = int(difference.argmax())
-            msg = f"model {exported.contract.name}: ONNX and LightGBM differ by {difference[row]:.3g} on {kind} row {row}" + (
-                f" ({int((difference > MAX_DIFFERENCE).sum())} of {len(difference)} rows above {MAX_DIFFERENCE:g});"
-                " were the thresholds rounded?"
+            msg = (
+                f"model {exported.contract.name}: ONNX and LightGBM differ by {difference[row]:.3g} on {kind} row {row}"
+                + (
+                    f" ({int((difference > MAX_DIFFERENCE).sum())} of {len(difference)} rows above {MAX_DIFFERENCE:g});"
+                    " were the thresholds rounded?"
+                )
             )
             raise ModelError(msg)
     return Proof(len(matrix), *(float(difference.max()) for difference in differences))
@@ -120,7 +123,10 @@ def _convert(fitted: Fitted, name: str) -> bytes:
         if needed & set(node.output):
             needed |= set(node.input)
             kept.append(node)
-    for field, values in ((graph.node, kept[::-1]), (graph.output, [one for one in graph.output if one.name == OUTPUT])):
+    for field, values in (
+        (graph.node, kept[::-1]),
+        (graph.output, [one for one in graph.output if one.name == OUTPUT]),
+    ):
         del field[:]
         field.extend(values)
     return bytes(model.SerializeToString(deterministic=True))

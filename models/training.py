@@ -1,4 +1,4 @@
-"""Training: labelled examples, split by time -> a LightGBM model on all features, and a baseline without the windowed ones.
+"""Training: labelled examples, split by time -> a LightGBM model, and a baseline that lacks the windowed features.
 
 Everything is seeded and single-order, so that the same history gives the same model, bit by bit.
 """
@@ -109,7 +109,8 @@ def fit(
         positive = int(rows.positive.sum())
         if positive in (0, len(rows)):
             first, last = (np.datetime64(int(time_ms), "ms") for time_ms in (times_ms.min(), times_ms.max()))
-            msg = f"{side}: got {len(rows)} labelled events, {positive} of them positive; both classes are needed;" + (
+            msg = (
+                f"{side}: got {len(rows)} labelled events, {positive} of them positive; both classes are needed;"
                 f" the history has {len(examples)} labelled events from {first} to {last}"
             )
             raise ModelError(msg)
