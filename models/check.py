@@ -15,8 +15,8 @@ STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 def check_model(onnx: bytes, contract: ModelContract, golden: Golden | None = None) -> Scorer:
     """Check a model against its contract and load it.
 
-    In this order: size; no external data, no functions of its own, standard operators only; digest, ONNX Runtime can load
-    it, input and output as promised (see `Scorer`); the golden batch gets finite scores, and the ones noted down.
+    In this order: size; no external data, no functions of its own, standard operators only; digest, ONNX Runtime can
+    load it, input and output as promised (see `Scorer`); the golden batch gets finite scores, and the ones noted down.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def check_model(onnx: bytes, contract: ModelContract, golden: Golden | None = No
     """
     what = f"model {contract.name} version {contract.version or '(new)'}"
     if len(onnx) > MAX_ONNX_BYTES:
-        msg = f"{what}: model.onnx has {len(onnx)} bytes; at most {MAX_ONNX_BYTES} are allowed; use fewer or smaller trees"
+        msg = f"{what}: model.onnx has {len(onnx)} bytes; at most {MAX_ONNX_BYTES} are allowed; use fewer trees"
         raise ModelError(msg)
     found = references(onnx)
     if found.has_external_data:

@@ -1,6 +1,7 @@
 """How good scores are: ranking (AUC), probability (log loss, Brier) and calibration. NumPy only."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Evaluation:
     calibration: tuple[CalibrationBin, ...]
 
 
-def evaluate(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Evaluation:
+def evaluate(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> Evaluation:
     """Measure scores against the truth.
 
     Parameters

@@ -83,7 +83,7 @@ def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
     rows = rows.select([pipeline.contract.time, *columns]).filter(known)
     if rows.num_rows == 0:
         msg = (
-            f"{history}: no event of {pipeline.source.topic} has a label in {label.topic} ({labels.num_rows} labels read);"
+            f"{history}: no event of {pipeline.source.topic} has a label in {label.topic} ({labels.num_rows} labels);"
             f" {id_field} and {label.contract.id} must hold the same ids"
         )
         raise ModelError(msg)

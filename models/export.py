@@ -86,12 +86,10 @@ def prove(fitted: Fitted, exported: Exported, examples: Examples) -> Proof:
     for kind, difference in zip(("held-out", "held-out, partly null"), differences, strict=True):
         if not difference.max() <= MAX_DIFFERENCE:
             row = int(difference.argmax())
+            above = int((difference > MAX_DIFFERENCE).sum())
             msg = (
                 f"model {exported.contract.name}: ONNX and LightGBM differ by {difference[row]:.3g} on {kind} row {row}"
-                + (
-                    f" ({int((difference > MAX_DIFFERENCE).sum())} of {len(difference)} rows above {MAX_DIFFERENCE:g});"
-                    " were the thresholds rounded?"
-                )
+                f" ({above} of {len(difference)} rows above {MAX_DIFFERENCE:g}); were the thresholds rounded?"
             )
             raise ModelError(msg)
     return Proof(len(matrix), *(float(difference.max()) for difference in differences))
@@ -100,7 +98,8 @@ def prove(fitted: Fitted, exported: Exported, examples: Examples) -> Proof:
 def _difference(fitted: Fitted, scorer: Scorer, matrix: F32) -> NDArray[np.float64]:
     starts = range(0, len(matrix), PROOF_BATCH_ROWS)
     scores = np.concatenate([scorer.score(matrix[start : start + PROOF_BATCH_ROWS]) for start in starts])
-    return np.abs(scores - np.asarray(fitted.booster.predict(matrix, num_threads=1), np.float64))
+    difference: NDArray[np.float64] = np.abs(fitted.booster.predict(matrix, num_threads=1) - scores)
+    return difference
 
 
 def _convert(fitted: Fitted, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The golden batch: a few inputs with the scores they must get, kept beside the model and checked wherever it is loaded."""
+"""The golden batch: a few inputs and the scores they must get, kept beside the model and checked where it is loaded."""
 
 import io
 import zipfile
@@ -47,7 +47,8 @@ class Golden:
             msg = f"{path}: cannot be read as a golden batch: {error}"
             raise ModelError(msg) from error
         if golden.inputs.ndim != 2 or golden.scores.shape != golden.inputs.shape[:1] or not len(golden.scores):
-            msg = f"{path}: got inputs {golden.inputs.shape} and scores {golden.scores.shape}; expected [n, k] and [n], n >= 1"
+            got = f"inputs {golden.inputs.shape} and scores {golden.scores.shape}"
+            msg = f"{path}: got {got}; expected [n, k] and [n], n at least 1"
             raise ModelError(msg)
         return golden
 
@@ -65,8 +66,9 @@ class Golden:
         contract = scorer.contract
         what = f"model {contract.name} version {contract.version or '(new)'}"
         if self.inputs.dtype != np.float32 or self.inputs.shape[1] != len(contract.inputs):
-            msg = f"{what}: golden batch is {self.inputs.dtype}[n, {self.inputs.shape[1]}]; the contract says " + (
-                f"float32[n, {len(contract.inputs)}]"
+            msg = (
+                f"{what}: golden batch is {self.inputs.dtype}[n, {self.inputs.shape[1]}]; the contract says"
+                f" float32[n, {len(contract.inputs)}]"
             )
             raise ModelError(msg)
         got = scorer.score(self.inputs)
@@ -77,7 +79,8 @@ class Golden:
         difference = np.abs(got - self.scores)
         if not difference.max() <= TOLERANCE:
             row = int(difference.argmax())
-            msg = f"{what}: row {row} of the golden batch scores {got[row]:.9g}; at registration it was " + (
-                f"{self.scores[row]:.9g}; the model or the golden batch was changed"
+            msg = (
+                f"{what}: row {row} of the golden batch scores {got[row]:.9g}; at registration it was"
+                f" {self.scores[row]:.9g}; the model or the golden batch was changed"
             )
             raise ModelError(msg)

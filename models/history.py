@@ -3,6 +3,7 @@
 Columns: topic, key, value, partition, offset, timestamp_ms. It is read piece by piece, so it may exceed memory.
 """
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -99,14 +100,12 @@ def _open(path: Path) -> pq.ParquetFile:
     except pa.ArrowException as error:
         msg = f"{path}: cannot be read as a history: {error}"
         raise HistoryError(msg) from error
-    lacking = (
-        [field.name for field in SCHEMA if file.schema_arrow.field(field.name).type != field.type]
-        if set(SCHEMA.names) <= set(file.schema_arrow.names)
-        else sorted(set(SCHEMA.names) - set(file.schema_arrow.names))
-    )
-    if lacking:
+    found = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+    wrong = [field for field in SCHEMA if found.get(field.name) != field.type]
+    if wrong:
         file.close()
-        msg = f"{path}: is no history: column {lacking[0]!r} is missing or of another type; expected {SCHEMA.names}"
+        got = found.get(wrong[0].name, "nothing")
+        msg = f"{path}: is no history: column {wrong[0].name!r} is {got}; expected {wrong[0].type}"
         raise HistoryError(msg)
     return file
 
@@ -120,7 +119,7 @@ def _runs(rows: pa.RecordBatch) -> Iterator[RawBatch]:
     starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), rows.num_rows]
     names = encoded.dictionary.to_pylist()
     keys, values, partitions, offsets, times_ms = (rows[name].to_pylist() for name in SCHEMA.names[1:])
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         yield RawBatch(
             names[codes[start]],
             values[start:end],

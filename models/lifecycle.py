@@ -5,11 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from models.evaluation import evaluate
+from models.evaluation import Evaluation, evaluate
 from models.examples import Examples, read_examples
-from models.export import export, prove
+from models.export import Exported, export, prove
 from models.registration import Candidate, Registered, register
 from models.tracking import probe
 from models.training import Fitted, Parameters, TrainedModel, fit
@@ -67,16 +65,13 @@ def train_and_register(
     ]
     report("prove")
     model, baseline = (
-        Candidate(
-            one,
-            prove(fitted, one, trained.test),
-            evaluate(_scores(fitted, Scorer(one.onnx, one.contract), trained.test), trained.test.positive),
-        )
+        Candidate(one, prove(fitted, one, trained.test), _evaluate(fitted, one, trained.test))
         for fitted, one in zip((trained.model, trained.baseline), exported, strict=True)
     )
     report("register")
     return Outcome(trained, model, baseline, register(trained, model, baseline, tracking_uri, alias))
 
 
-def _scores(fitted: Fitted, scorer: Scorer, test: Examples) -> np.typing.NDArray[np.float32]:
-    return scorer.score(test.select(fitted.columns))
+def _evaluate(fitted: Fitted, exported: Exported, test: Examples) -> Evaluation:
+    scores = Scorer(exported.onnx, exported.contract).score(test.select(fitted.columns))
+    return evaluate(scores, test.positive)

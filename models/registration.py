@@ -19,7 +19,7 @@ from models.golden import Golden
 from models.registry import BASELINE, FEATURE_SET_TAG, FILES, PIPELINE_TAG, digest_tag
 from models.tracking import connect
 from models.training import TrainedModel
-from udfs.core.model import ONNX_FILE, F32
+from udfs.core.model import F32, ONNX_FILE
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -108,7 +108,7 @@ def _write(folder: Path, exported: Exported, rows: F32) -> None:
 
 
 def _write_mlmodel(folder: Path, run_id: str, exported: Exported) -> None:
-    """Write MLflow's own description, so that its pages show input and output; the only flavor is ONNX, which runs no code."""
+    """Write MLflow's own description, so that its pages show inputs and outputs; the one flavor runs no code."""
     import numpy as np
     import onnx
     from mlflow.models import Model, ModelSignature

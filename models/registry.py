@@ -61,8 +61,8 @@ def resolve(
     Raises
     ------
     RegistryError : MLflow cannot be reached, or refuses.
-    ModelError : unknown model, alias or version; a file is missing, too large or changed; another feature set; a rule of
-        `check` is broken.
+    ModelError : unknown model, alias or version; a file is missing, too large or changed; another feature set; a rule
+        of `check` is broken.
     """
     with connect(tracking_uri) as client:
         found = find_version(client, name, alias, version)
@@ -96,7 +96,7 @@ def find_version(client: "MlflowClient", name: str, alias: str, version: str | N
     try:
         return client.get_model_version(name, number)
     except _mlflow_exception() as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         versions = sorted(int(one.version) for one in client.search_model_versions(f"name='{name}'", max_results=100))
         msg = f"model {name}: has no version {number!r}; versions: {', '.join(map(str, versions)) or 'none'}"
@@ -113,7 +113,7 @@ def find_model(client: "MlflowClient", name: str) -> "RegisteredModel":
     try:
         return client.get_registered_model(name)
     except _mlflow_exception() as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = [model.name for model in client.search_registered_models(max_results=100)]
         near = did_you_mean(name, known) or "; none is registered yet: headrace models train"
@@ -131,8 +131,10 @@ def _fetch(client: "MlflowClient", found: "ModelVersion", folder: Path, tracking
     sizes = {one.path.rpartition("/")[2]: one.file_size or 0 for one in listed if not one.is_dir}
     for file in FILES:
         if file not in sizes:
-            msg = f"{what}: file {prefix}{file} is missing in the registry; there: {', '.join(sorted(sizes)) or 'nothing'};"
-            msg += " was it registered by headrace models train?"
+            msg = (
+                f"{what}: file {prefix}{file} is missing in the registry (it has: {', '.join(sorted(sizes)) or 'none'});"
+                " register the model again: headrace models train"
+            )
             raise ModelError(msg)
         if sizes[file] > MAX_ONNX_BYTES:
             msg = f"{what}: {prefix}{file} has {sizes[file]} bytes; at most {MAX_ONNX_BYTES} are allowed"
@@ -152,14 +154,16 @@ def _check(found: "ModelVersion", folder: Path, feature_set: str, prefix: str) -
         noted = found.tags.get(digest_tag(prefix + file))
         digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
         if digest != noted:
+            tag = digest_tag(prefix + file)
             msg = (
-                f"{what}: {prefix}{file} has sha256 {digest}; the version's tag {digest_tag(prefix + file)!r} says "
-                + (f"{noted}; it was changed after registration: register the model again")
+                f"{what}: {prefix}{file} has sha256 {digest}; the version's tag {tag!r} says {noted};"
+                " it was changed after registration: register the model again"
             )
             raise ModelError(msg)
     contract = msgspec.structs.replace(ModelContract.read(folder), version=str(found.version))
     if contract.feature_set != feature_set:
-        msg = f"{what}: was trained on feature set {contract.feature_set}; the pipeline has {feature_set};" + (
+        msg = (
+            f"{what}: was trained on feature set {contract.feature_set}; the pipeline has {feature_set};"
             " retrain the model, or restore the features it was trained on"
         )
         raise ModelError(msg)

@@ -1,7 +1,7 @@
-"""Thresholds of a LightGBM model rounded to float32, so that its ONNX form takes the same branch for every float32 input.
+"""Thresholds of a LightGBM model rounded to float32, so that its ONNX form takes the same branch for every input.
 
-LightGBM compares doubles, ONNX float32. Rounded to nearest, a threshold may pass the float32 just above it and send that
-very value the other way; rounded down, `x <= threshold` keeps its answer for every float32 x.
+LightGBM compares doubles, ONNX float32. Rounded to nearest, a threshold may pass the float32 just above it and send
+that very value the other way; rounded down, `x <= threshold` keeps its answer for every float32 x.
 """
 
 import lightgbm as lgb

@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_STRANGE = ("ENDPOINT_NOT_FOUND", "INTERNAL_ERROR")
 
 
 class RegistryError(ModelError):
@@ -44,20 +45,21 @@ def connect(tracking_uri: str) -> Iterator["MlflowClient"]:
 
     Raises
     ------
-    RegistryError : the URI is no HTTP one, nothing answers there, or MLflow refuses what is asked of it inside the block.
+    RegistryError : the URI is no HTTP one, nothing answers there, or MLflow refuses what the block asks of it.
     """
     probe(tracking_uri)
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
         try:
             yield MlflowClient(tracking_uri, registry_uri=tracking_uri)
         except MlflowException as error:
-            msg = f"{tracking_uri}: MLflow refused ({error.error_code}): {_first_line(error)}"
+            hint = "; is it an MLflow server?" if error.error_code in _STRANGE else ""
+            msg = f"{tracking_uri}: MLflow refused ({error.error_code}): {_first_line(error)}{hint}"
             raise RegistryError(msg) from error
     finally:
         for name, value in before.items():

@@ -37,7 +37,7 @@ class Declared(BaseModel):
 class FieldSpec(Declared):
     """One field of an event. `float64` is short for `{type: float64}`, `float64?` also allows null."""
 
-    type: FieldType
+    type: FieldType = Field(description="what its JSON value must be; never converted")
     nullable: bool = Field(False, description="null is allowed; a missing field never is")
     min: float | None = Field(None, description="smallest allowed value; below it the row is rejected as out_of_range")
     max: float | None = Field(None, description="largest allowed value; above it the row is rejected as out_of_range")
@@ -50,12 +50,22 @@ def _expand(spec: object) -> object:
     return spec
 
 
+# Said for the JSON Schema, so that editors accept the short form, too.
+_Field = Annotated[
+    FieldSpec,
+    BeforeValidator(
+        _expand,
+        json_schema_input_type=FieldSpec | Annotated[str, Field(pattern=r"^(string|int64|float64|bool)\??$")],
+    ),
+]
+
+
 class Contract(Declared):
     """Names, types and bounds of the events of one topic."""
 
     id: str | None = Field(None, description="field that identifies an event; it becomes the key of its prediction")
     time: str = Field(description="field that holds event time, int64 epoch milliseconds UTC")
-    fields: dict[str, Annotated[FieldSpec, BeforeValidator(_expand)]] = Field(
+    fields: dict[str, _Field] = Field(
         description="every field an event has; an event with another field, or without one of these, is rejected"
     )
 

@@ -18,18 +18,29 @@ Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
 AggregationName = Literal["count", "sum", "mean", "min", "max", "std"]
 
 
+def feature_name(entity: str, of: str | None, aggregation: str, size_ms: int) -> str:
+    """Name of a windowed feature's column.
+
+    Examples
+    --------
+    >>> feature_name("origin", "dep_delay_min", "mean", 3_600_000)
+    'origin_dep_delay_min_mean_1h'
+    """
+    return "_".join([entity, *([of] if of else []), aggregation, format_duration(size_ms)])
+
+
 class Source(Declared):
     """The topic whose events are scored."""
 
-    topic: Topic
-    format: Literal["json"] = "json"
+    topic: Topic = Field(description="topic that is read from")
+    format: Literal["json"] = Field("json", description="how an event is written: one JSON object")
     key: str = Field(description="field that the Kafka key repeats; it names the first entity and picks the lane")
 
 
 class Lookup(Declared):
     """Columns added from a table that is read once at job start; a key that is not in the table gives nulls."""
 
-    name: Column
+    name: Column = Field(description="what error messages call it")
     file: str = Field(description="CSV or Parquet file, relative to the pipeline folder")
     key: str = Field(description="event field that is looked up")
     file_key: str | None = Field(None, description="key column of the file; default: the same name as `key`")
@@ -39,9 +50,9 @@ class Lookup(Declared):
 class Enrichment(Declared):
     """Columns joined from another stream: its latest row at or before the event, not older than `max_age`."""
 
-    name: Column
-    topic: Topic
-    contract: Contract
+    name: Column = Field(description="names its operators; keep it for the life of the state")
+    topic: Topic = Field(description="topic of the other stream")
+    contract: Contract = Field(description="contract of its events")
     key: str = Field(description="field of this stream that its Kafka key repeats")
     entity: str = Field(description="entity of the pipeline that the key is matched with")
     max_age_ms: DurationMs = Field(alias="max_age", description="an older row counts as none (nulls)")
@@ -63,9 +74,14 @@ class FeatureGroup(Declared):
 
     entity: str = Field(description="field that says what the feature is about; null has no features")
     of: str | None = Field(None, description="number that is aggregated; may be left out for `count`")
-    take: Annotated[tuple[AggregationName, ...], Field(min_length=1)]
+    take: Annotated[tuple[AggregationName, ...], Field(min_length=1, description="aggregations, see their table")]
     over: Annotated[tuple[DurationMs, ...], Field(min_length=1, description="window sizes")]
     slide_ms: DurationMs = Field(60_000, alias="slide", description="width of a tile; sizes are whole multiples")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its columns, in their order."""
+        return tuple(feature_name(self.entity, self.of, one, size_ms) for size_ms in self.over for one in self.take)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,7 +100,7 @@ class ModelReference(Declared):
     """The model that scores, by its registry alias, and its inputs."""
 
     name: str = Field(description="registered model name in MLflow", pattern=r"^[^/:.%\"']+$")
-    alias: str = "champion"
+    alias: str = Field("champion", description="registry alias, resolved to a version once, at submission")
     inputs: tuple[str, ...] = Field(
         (), description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
     )
@@ -93,8 +109,8 @@ class ModelReference(Declared):
 class Label(Declared):
     """The truth that arrives later, for training and evaluation."""
 
-    topic: Topic
-    contract: Contract
+    topic: Topic = Field(description="topic of the labels")
+    contract: Contract = Field(description="contract of its events; its `id` is matched with the id of the event")
     of: str = Field(description="number that decides the class")
     above: float = Field(description="the event is positive when `of` is above this")
 
@@ -102,7 +118,7 @@ class Label(Declared):
 class TopicSink(Declared):
     """A Kafka topic written exactly once."""
 
-    topic: Topic
+    topic: Topic = Field(description="topic that is written to")
 
 
 class PredictionSink(TopicSink):
@@ -114,17 +130,19 @@ class PredictionSink(TopicSink):
 class OnlineStore(Declared):
     """Latest feature values per entity in Redis: at least once, fenced by event time."""
 
-    prefix: Name
+    prefix: Name = Field(description="start of every key: `<prefix>:<entity>:{<key>}`")
 
 
 class Sinks(Declared):
     """Where results go."""
 
-    predictions: PredictionSink
-    rejects: TopicSink
-    late: TopicSink
-    order: TopicSink
-    online_store: OnlineStore | None = None
+    predictions: PredictionSink = Field(description="one record per scored event, its id as the key")
+    rejects: TopicSink = Field(
+        description="events that failed decode, contract or rule: original bytes, reason as headers"
+    )
+    late: TopicSink = Field(description="events behind the allowed lateness: original bytes, reason as headers")
+    order: TopicSink = Field(description="where each row of an enrichment came in its lane's order, for exact replay")
+    online_store: OnlineStore | None = Field(None, description="latest features per entity; absent: not written")
 
 
 class TimePolicy(Declared):
@@ -150,22 +168,24 @@ class Latency(Declared):
 class Pipeline(Declared):
     """One pipeline: a source, its contract, features, a model and sinks."""
 
-    name: Name
-    description: str = ""
-    source: Source
-    contract: Contract
-    lookups: tuple[Lookup, ...] = ()
-    derive: Derive | None = None
-    enrichments: tuple[Enrichment, ...] = ()
-    features: Annotated[tuple[FeatureGroup, ...], Field(min_length=1)]
-    model: ModelReference
-    label: Label | None = None
-    sinks: Sinks
-    time: TimePolicy = TimePolicy()
+    name: Name = Field(description="names the job, its consumer group and its transactions")
+    description: str = Field("", description="one sentence for people")
+    source: Source = Field(description="the topic whose events are scored")
+    contract: Contract = Field(description="names, types and bounds of its events")
+    lookups: tuple[Lookup, ...] = Field((), description="columns from tables that are read once at job start")
+    derive: Derive | None = Field(None, description="columns from a Python function of the pipeline folder")
+    enrichments: tuple[Enrichment, ...] = Field(
+        (), description="columns joined from other streams, as of the event's time"
+    )
+    features: Annotated[tuple[FeatureGroup, ...], Field(min_length=1, description="windowed features")]
+    model: ModelReference = Field(description="the model that scores")
+    label: Label | None = Field(None, description="the truth that arrives later, for training and evaluation")
+    sinks: Sinks = Field(description="where results go")
+    time: TimePolicy = Field(TimePolicy(), description="what counts as late and as future")
     lanes: Annotated[int, Field(ge=1, le=128)] = Field(
         1, description="units of parallelism, state and order; fixed for the life of the state"
     )
-    latency: Latency = Latency()
+    latency: Latency = Field(Latency(), description="one target, and the knobs that follow from it")
 
     def with_topic_prefix(self, prefix: str) -> "Pipeline":
         """Return the same pipeline on topics whose names start with `prefix`, as one cluster for several uses needs."""
@@ -187,8 +207,12 @@ class Pipeline(Declared):
                     did_you_mean(group.of, numbers)
                 )
                 raise ValueError(msg)
+        self._check_feature_names()
         joined = {column for enrichment in self.enrichments for column in enrichment.take}
         for position, column in enumerate(self.model.inputs):
+            if column in self.model.inputs[:position]:
+                msg = f"model.inputs[{position}]: {column!r} stands twice; the model takes each column once"
+                raise ValueError(msg)
             if column not in numbers | joined:
                 msg = f"model.inputs[{position}]: got {column!r}, which is no number column known here" + (
                     did_you_mean(column, numbers | joined)
@@ -227,6 +251,22 @@ class Pipeline(Declared):
                     msg = f"enrichments[{position}].{path}: got {name!r}, which is no {kinds} field of its contract"
                     msg += did_you_mean(name, known)
                     raise ValueError(msg)
+
+    def _check_feature_names(self) -> None:
+        """Refuse two features of one name, also when they differ in what the name does not say: the slide."""
+        origin_of: dict[str, str] = dict.fromkeys(self._columns(), "as a column that is no feature")
+        for position, group in enumerate(self.features):
+            here = f"in features[{position}] with slide {format_duration(group.slide_ms)}"
+            for name in group.names:
+                if name in origin_of:
+                    msg = f"feature {name!r} stands twice: {origin_of[name]}, and {here}; keep one, or choose another window"
+                    raise ValueError(msg)
+                origin_of[name] = here
+
+    def _columns(self) -> list[str]:
+        """Names of all columns but the windowed features."""
+        taken = [column for source in (*self.lookups, *self.enrichments) for column in source.take]
+        return [*self.contract.fields, *taken, *(self.derive.outputs if self.derive else ())]
 
     def _check_columns(self) -> set[str]:
         """Refuse a column named twice; return the number columns known before features."""

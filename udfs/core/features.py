@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import Enrichment, Pipeline
+from udfs.core.definition import Enrichment, Pipeline, feature_name
 from udfs.core.durations import format_duration
 
 I64 = NDArray[np.int64]
@@ -30,8 +30,7 @@ class Feature:
     @property
     def name(self) -> str:
         """Name of the column, such as `origin_dep_delay_min_mean_1h`."""
-        what = (self.of, self.aggregation) if self.of else (self.aggregation,)
-        return "_".join([self.entity, *what, format_duration(self.size_ms)])
+        return feature_name(self.entity, self.of, self.aggregation, self.size_ms)
 
 
 @dataclass(frozen=True)

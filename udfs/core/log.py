@@ -60,15 +60,17 @@ class Log:
         for name, (newest_ms, born_seq) in newest.items():
             slot = cells.add(name)
             cells.newest_ms[slot], cells.born_seq[slot] = newest_ms, born_seq
+        signatures = [track.layout.signature for track in cells.tracks]
         for number, segment, _ in segments:
+            stored_as = [stored.layout for stored in segment.tracks]
+            if stored_as != signatures:
+                msg = (
+                    f"stored cells of segment {number} are laid out as {stored_as}; the pipeline's features need "
+                    f"{signatures}; start from fresh state or restore the old features"
+                )
+                raise StateFormatError(msg)
             slots = np.array([cells.index[name] for name in segment.keys], np.int64)
             for track, stored in zip(cells.tracks, segment.tracks, strict=True):
-                if stored.layout != track.layout.signature:
-                    msg = (
-                        f"stored cells of segment {number} are laid out as {stored.layout!r}; the pipeline's features "
-                        f"need {track.layout.signature!r}; start from fresh state or restore the old features"
-                    )
-                    raise StateFormatError(msg)
                 owners = slots[unpack(stored.owners, "<i4")]
                 lives = cells.born_seq[owners] < segment.next_seq
                 irs = unpack(stored.irs, "<f8", track.layout.width)

@@ -41,6 +41,11 @@ class LookupTable:
             raise DefinitionError(msg)
         self._columns = {new: table[old].combine_chunks() for new, old in lookup.take.items()}
 
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """New column -> its type in the file."""
+        return {name: column.type for name, column in self._columns.items()}
+
     def add(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
         """Return the columns for the rows of a batch."""
         found = pc.index_in(rows[self._key], value_set=self._keys)

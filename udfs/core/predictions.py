@@ -1,7 +1,6 @@
 """Predictions: what is written for each scored event, with the evidence to check it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,10 +8,48 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, seq_column
+from udfs.core.ingest import number_column
 from udfs.core.model import ModelContract
 
 RECORD_SEPARATOR, KEY_SEPARATOR = "\x1e", "\x1f"
 """Between records and between key and value: JSON text cannot hold them, event ids may not (`validation.id_rule`)."""
+
+
+class ModelEvidence(msgspec.Struct, frozen=True):
+    """Which model scored."""
+
+    name: str
+    version: str
+    #: SHA-256 of model.onnx, hex
+    sha256: str
+
+
+class OriginEvidence(msgspec.Struct, frozen=True, gc=False):
+    """Which record was scored."""
+
+    topic: str
+    partition: int
+    offset: int
+    #: Kafka timestamp, epoch ms
+    timestamp_ms: int
+
+
+class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One prediction, as it is written."""
+
+    event_id: str
+    event_time_ms: int
+    #: exact value of the model's float32
+    score: float
+    model: msgspec.Raw
+    arm: str
+    #: hash of the feature set
+    feature_set: str
+    origin: OriginEvidence
+    #: per featurize stage: [lane, sequence number]
+    order: msgspec.Struct
+    #: column -> float64, null where there is none
+    features: msgspec.Struct | None = None
 
 
 class PredictionWriter:
@@ -37,42 +74,51 @@ class PredictionWriter:
         entities: Sequence[str],
     ) -> None:
         self._id, self._time = id_column, time_column
-        self._features, self._entities = tuple(features), tuple(entities)
-        self._evidence = {
-            "model": {"name": contract.name, "version": contract.version, "sha256": contract.sha256},
-            "arm": arm,
-            "feature_set": contract.feature_set,
-        }
+        self._columns, self._entities = tuple(features), tuple(entities)
+        evidence = ModelEvidence(contract.name, contract.version, contract.sha256)
+        self._model, self._arm = msgspec.Raw(_ENCODE(evidence)), arm
+        self._feature_set = contract.feature_set
+        self._features = msgspec.defstruct("Features", [(name, float) for name in features], gc=False)
+        self._order = msgspec.defstruct("Order", [(entity, list[int]) for entity in entities], gc=False)
 
     def write(self, topic: str, rows: pa.RecordBatch, scores: NDArray[np.float32]) -> str:
         """Return `key <US> JSON` of each row, joined by <RS>; the key is the event id.
 
-        Scores are written as the exact value of the model's float32; features as the shortest text of their float64.
+        A feature is written as the shortest text of its float64, whatever its column's type, null as null.
         """
         if rows.num_rows == 0:
             return ""
-        ids, times = rows[self._id].to_pylist(), rows[self._time].to_pylist()
+        ids = rows[self._id].to_pylist()
         origins = zip(*(rows[name].to_pylist() for name in (PARTITION, OFFSET, TIMESTAMP_MS)), strict=True)
-        stamps = zip(*(self._stamp(rows, entity) for entity in self._entities), strict=True)
-        features = zip(*(rows[name].to_pylist() for name in self._features), strict=True)
+        stamps = zip(*(self._stamps(rows, entity) for entity in self._entities), strict=True)
         records = []
-        for event_id, time_ms, score, origin, stamp, values in zip(
-            ids, times, scores.tolist(), origins, stamps, features if self._features else [()] * len(ids), strict=True
+        for event_id, time_ms, score, origin, stamp, features in zip(
+            ids, rows[self._time].to_pylist(), scores.tolist(), origins, stamps, self._values(rows), strict=True
         ):
-            prediction: dict[str, Any] = {"event_id": event_id, "event_time_ms": time_ms, "score": score}
-            prediction |= self._evidence
-            if values:
-                prediction["features"] = dict(zip(self._features, values, strict=True))
-            prediction["origin"] = {
-                "topic": topic, "partition": origin[0], "offset": origin[1], "timestamp_ms": origin[2],
-            }  # fmt: skip
-            prediction["order"] = dict(zip(self._entities, stamp, strict=True))
+            prediction = Prediction(
+                event_id,
+                time_ms,
+                score,
+                self._model,
+                self._arm,
+                self._feature_set,
+                OriginEvidence(topic, *origin),
+                self._order(*stamp),
+                features,
+            )
             records.append(event_id + KEY_SEPARATOR + _ENCODE(prediction).decode())
         return RECORD_SEPARATOR.join(records)
 
-    def _stamp(self, rows: pa.RecordBatch, entity: str) -> list[tuple[int, int]]:
-        lanes, seqs = rows[lane_column(entity)].to_pylist(), rows[seq_column(entity)].to_pylist()
-        return list(zip(lanes, seqs, strict=True))
+    def _values(self, rows: pa.RecordBatch) -> list[msgspec.Struct | None]:
+        if not self._columns:
+            return [None] * rows.num_rows
+        columns = [number_column(rows, name).to_numpy(zero_copy_only=False) for name in self._columns]
+        # msgspec writes NaN, which stands for null here, as null.
+        return [self._features(*values) for values in np.column_stack(columns).tolist()]
+
+    def _stamps(self, rows: pa.RecordBatch, entity: str) -> list[list[int]]:
+        stamps: list[list[int]] = np.column_stack([rows[lane_column(entity)], rows[seq_column(entity)]]).tolist()
+        return stamps
 
 
 _ENCODE = msgspec.json.Encoder().encode

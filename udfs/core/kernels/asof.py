@@ -55,7 +55,7 @@ def keep_rows(
 def latest_rows(
     slots: I64, times_ms: I64, max_age_ms: int, head: I64, older: I64, tile: I64, irs: F64, out: F64
 ) -> None:
-    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN when it is too old or missing."""
+    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN where none is."""
     for i in range(slots.size):
         out[:, i] = np.nan
         if slots[i] < 0:

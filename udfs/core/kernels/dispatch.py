@@ -10,6 +10,8 @@ from udfs.core.aggregations import sum as sum_
 from udfs.core.jit import kernel
 
 Ir = NDArray[np.float64]
+Ir2 = NDArray[np.float64]
+Cells = NDArray[np.int64]
 
 
 @kernel
@@ -61,6 +63,32 @@ def merge(opcode: int, ir: Ir, other: Ir) -> None:
         max_.merge(ir, other)
     elif opcode == 5:
         std.merge(ir, other)
+
+
+@kernel
+def merge_run(  # noqa: C901  one branch per aggregation
+    opcode: int, folded: Ir, irs: Ir2, run: Cells, cells: int, start: int, end: int
+) -> None:
+    """Add to `folded[start:end]` the same part of the cells `run[:cells]`, in this order: newest first."""
+    into = folded[start:end]
+    if opcode == 0:
+        for i in range(cells):
+            count.merge(into, irs[run[i], start:end])
+    elif opcode == 1:
+        for i in range(cells):
+            sum_.merge(into, irs[run[i], start:end])
+    elif opcode == 2:
+        for i in range(cells):
+            mean.merge(into, irs[run[i], start:end])
+    elif opcode == 3:
+        for i in range(cells):
+            min_.merge(into, irs[run[i], start:end])
+    elif opcode == 4:
+        for i in range(cells):
+            max_.merge(into, irs[run[i], start:end])
+    elif opcode == 5:
+        for i in range(cells):
+            std.merge(into, irs[run[i], start:end])
 
 
 @kernel

@@ -59,6 +59,7 @@ def fold_windows(  # noqa: C901  numba inlines what is split off only at a cost
     out : float64[f, n], the features; NaN for null
     """
     folded = np.empty(offsets[-1], np.float64)
+    run = np.empty(sizes[-1] + 1, np.int64)
     longest = sizes[-1] + lateness_ms // slide_ms + 1
     for i in range(slots.size):
         if status[i] != OK:
@@ -84,11 +85,13 @@ def fold_windows(  # noqa: C901  numba inlines what is split off only at a cost
         cell = older[cell]
         feature = 0
         for window in range(sizes.size):
+            count = 0
             while cell >= 0 and tile[cell] >= number - sizes[window]:
-                for k in range(opcodes.size):
-                    start, end = offsets[k], offsets[k + 1]
-                    dispatch.merge(opcodes[k], folded[start:end], irs[cell, start:end])
+                run[count] = cell
+                count += 1
                 cell = older[cell]
+            for k in range(opcodes.size):
+                dispatch.merge_run(opcodes[k], folded, irs, run, count, offsets[k], offsets[k + 1])
             while feature < feature_window.size and feature_window[feature] == window:
                 k = feature_ir[feature]
                 out[feature, i] = dispatch.finalize(opcodes[k], folded[offsets[k] : offsets[k + 1]])

@@ -1,0 +1,272 @@
+"""The plan: what a pipeline comes to before it runs, as data: stages, features, state and its size, sinks, guarantees.
+
+Sizes follow from the arrays of `cells.Track`; times from `lane.Lane` and `log.Log`. The tests hold them to those.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from udfs.core.aggregations import AGGREGATIONS
+from udfs.core.definition import Enrichment, Pipeline
+from udfs.core.features import Feature, Stage, Track, feature_columns, feature_set_hash, plan_stages
+from udfs.core.lanes import key_group, lane_keys
+
+CELL_BYTES, VALUE_BYTES = 4 * 8, 8
+"""Of a cell: older, owner, tile and free, int64 each; and each float64 of its IRs."""
+KEY_BYTES, TRACK_KEY_BYTES = 2 * 8, 8
+"""Of a key: newest event time and birth, int64 each; and its head in each track. Its text and index entry come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the environment decides, passed in."""
+
+    #: micro-batch window in the JVM
+    linger_ms: int
+    #: longest time a Python bundle stays open
+    bundle_ms: int
+    #: longest time a record waits in a network buffer
+    buffer_timeout_ms: int
+    checkpoint_interval_ms: int
+    parallelism: int
+    max_parallelism: int
+    exactly_once: bool
+    #: False: the environment has no online store
+    online_store: bool
+    topic_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePlan:
+    """One windowed feature."""
+
+    column: str
+    entity: str
+    of: str | None
+    aggregation: str
+    window_ms: int
+    slide_ms: int
+    #: tiles folded for a value, the partial newest one included
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPlan:
+    """The features of one entity that share a slide, hence their tiles."""
+
+    slide_ms: int
+    windows_ms: tuple[int, ...]
+    #: partial aggregates of a cell, such as `mean(dep_delay_min)`
+    irs: tuple[str, ...]
+    #: memory of one cell
+    cell_bytes: int
+    #: cells of a key that has events in every tile
+    cells_per_key_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPlan:
+    """One enrichment, joined as of the event's time."""
+
+    name: str
+    topic: str
+    key: str
+    columns: tuple[str, ...]
+    max_age_ms: int
+    #: history kept behind the newest row of a key
+    keep_ms: int
+    #: memory of one stored row
+    row_bytes: int
+    #: a key is forgotten once the lane's clock is this far ahead of its newest row
+    horizon_ms: int
+    #: a stored row leaves the durable log once the lane's clock is this far ahead of it
+    retention_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """All that happens for one entity type in one keyed operator."""
+
+    #: uid of the operator
+    name: str
+    entity: str
+    features: tuple[FeaturePlan, ...]
+    tracks: tuple[TrackPlan, ...]
+    joins: tuple[JoinPlan, ...]
+    #: memory of the window state of one key, at most; the arrays double when full
+    key_bytes_max: int
+    #: a key is forgotten once the lane's clock is this far ahead of its newest event
+    horizon_ms: int
+    #: a cell leaves the durable log once the lane's clock is this far ahead of it
+    retention_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookupPlan:
+    """One table that is read at job start."""
+
+    name: str
+    file: str
+    key: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlan:
+    """One place that results go to."""
+
+    name: str
+    target: str
+    guarantee: str
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """One lane and where it runs."""
+
+    lane: int
+    #: integer that Flink is keyed by
+    key: int
+    key_group: int
+    subtask: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """A pipeline, planned."""
+
+    pipeline: str
+    description: str
+    feature_set: str
+    source_topic: str
+    source_key: str
+    event_id: str
+    event_time: str
+    event_fields: int
+    allowed_lateness_ms: int
+    future_tolerance_ms: int
+    lookups: tuple[LookupPlan, ...]
+    derive: str | None
+    derived: tuple[str, ...]
+    lanes: tuple[LanePlan, ...]
+    stages: tuple[StagePlan, ...]
+    model: str
+    #: the feature set, in the order of the model's input
+    inputs: tuple[str, ...]
+    sinks: tuple[SinkPlan, ...]
+    runtime: Runtime
+
+
+def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
+    """Plan a pipeline.
+
+    Parameters
+    ----------
+    pipeline : as declared, without a topic prefix
+    folder : the pipeline folder, for its derive function
+    runtime : what the environment decides
+
+    Examples
+    --------
+    >>> from udfs.core.loading import load_pipeline
+    >>> runtime = Runtime(10, 5, 1, 5_000, 1, 128, exactly_once=True, online_store=True, topic_prefix="")
+    >>> [stage.name for stage in describe(load_pipeline(Path("conf/flights")), Path("conf/flights"), runtime).stages]
+    ['featurize-tailnum', 'featurize-origin', 'featurize-carrier']
+    """
+    feature_set = feature_set_hash(pipeline, folder)
+    pipeline = pipeline.with_topic_prefix(runtime.topic_prefix)
+    keys = lane_keys(pipeline.lanes, runtime.max_parallelism)
+    groups = [key_group(key, runtime.max_parallelism) for key in keys]
+    lanes = [
+        # As Flink's KeyGroupRangeAssignment deals key groups out to subtasks.
+        LanePlan(lane, key, group, group * runtime.parallelism // runtime.max_parallelism)
+        for lane, (key, group) in enumerate(zip(keys, groups, strict=True))
+    ]
+    return PlanReport(
+        pipeline=pipeline.name,
+        description=pipeline.description,
+        feature_set=feature_set,
+        source_topic=pipeline.source.topic,
+        source_key=pipeline.source.key,
+        event_id=pipeline.contract.id or "",
+        event_time=pipeline.contract.time,
+        event_fields=len(pipeline.contract.fields),
+        allowed_lateness_ms=pipeline.time.allowed_lateness_ms,
+        future_tolerance_ms=pipeline.time.future_tolerance_ms,
+        lookups=tuple(LookupPlan(one.name, one.file, one.key, tuple(one.take)) for one in pipeline.lookups),
+        derive=pipeline.derive.function if pipeline.derive else None,
+        derived=tuple(pipeline.derive.outputs) if pipeline.derive else (),
+        lanes=tuple(lanes),
+        stages=tuple(_stage(stage, pipeline.time.allowed_lateness_ms) for stage in plan_stages(pipeline)),
+        model=f"{pipeline.model.name}@{pipeline.model.alias}",
+        inputs=feature_columns(pipeline),
+        sinks=_sinks(pipeline, runtime),
+        runtime=runtime,
+    )
+
+
+def _stage(stage: Stage, lateness_ms: int) -> StagePlan:
+    tracks = tuple(_track(track, lateness_ms) for track in stage.tracks)
+    reach_ms = stage.longest_ms + max((track.slide_ms for track in stage.tracks), default=0)
+    return StagePlan(
+        name=f"featurize-{stage.entity}",
+        entity=stage.entity,
+        features=tuple(_feature(feature) for feature in stage.features),
+        tracks=tracks,
+        joins=tuple(_join(enrichment) for enrichment in stage.enrichments),
+        key_bytes_max=KEY_BYTES + sum(TRACK_KEY_BYTES + one.cells_per_key_max * one.cell_bytes for one in tracks),
+        horizon_ms=reach_ms + lateness_ms,
+        retention_ms=2 * (reach_ms + lateness_ms),
+    )
+
+
+def _feature(feature: Feature) -> FeaturePlan:
+    return FeaturePlan(
+        feature.name,
+        feature.entity,
+        feature.of,
+        feature.aggregation,
+        feature.size_ms,
+        feature.slide_ms,
+        feature.size_ms // feature.slide_ms + 1,
+    )
+
+
+def _track(track: Track, lateness_ms: int) -> TrackPlan:
+    values = sum(AGGREGATIONS[name].ir_width for _, name in track.irs)
+    longest = int(track.sizes[-1])
+    return TrackPlan(
+        slide_ms=track.slide_ms,
+        windows_ms=tuple(size * track.slide_ms for size in track.sizes.tolist()),
+        irs=tuple(f"{name}({of or ''})" for of, name in track.irs),
+        cell_bytes=CELL_BYTES + VALUE_BYTES * values,
+        # The tiles that `kernels.windows` keeps behind the newest: a late event may still read as far as that.
+        cells_per_key_max=longest + lateness_ms // track.slide_ms + 2,
+    )
+
+
+def _join(enrichment: Enrichment) -> JoinPlan:
+    horizon_ms = enrichment.keep_ms + enrichment.max_age_ms
+    return JoinPlan(
+        name=enrichment.name,
+        topic=enrichment.topic,
+        key=enrichment.key,
+        columns=tuple(enrichment.take),
+        max_age_ms=enrichment.max_age_ms,
+        keep_ms=enrichment.keep_ms,
+        row_bytes=CELL_BYTES + VALUE_BYTES * len(enrichment.take),
+        horizon_ms=horizon_ms,
+        retention_ms=horizon_ms + 2 * enrichment.keep_ms,
+    )
+
+
+def _sinks(pipeline: Pipeline, runtime: Runtime) -> tuple[SinkPlan, ...]:
+    sinks = pipeline.sinks
+    kafka = "exactly once, visible at checkpoint" if runtime.exactly_once else "at least once, visible at once"
+    topics = {"predictions": sinks.predictions, "rejects": sinks.rejects, "late": sinks.late, "order": sinks.order}
+    found = [SinkPlan(name, f"topic {sink.topic}", kafka) for name, sink in topics.items()]
+    if sinks.online_store is not None:
+        fenced = "at least once, fenced by event time: effectively once"
+        guarantee = fenced if runtime.online_store else "not written: the environment has no redis"
+        found.append(SinkPlan("online_store", f"Redis {sinks.online_store.prefix}:<entity>:{{<key>}}", guarantee))
+    return tuple(found)
