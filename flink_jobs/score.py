@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from pyflink.common import Time, Types
-from pyflink.datastream import AsyncDataStream, DataStream
-from pyflink.table import StreamTableEnvironment
+from pyflink.datastream import AsyncDataStream, DataStream, StreamExecutionEnvironment
+from pyflink.table import StatementSet, StreamTableEnvironment
 
 from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, ship
 from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
@@ -27,13 +27,14 @@ from udfs.core.features import Stage, feature_set_hash, plan_stages
 from udfs.core.lane import stage_name
 from udfs.core.lanes import lane_keys
 from udfs.core.loading import load_pipeline
-from udfs.featurize import Featurize
-from udfs.ingest import IngestEnrichment
+from udfs.featurize import Featurize, takes_raw_batches
+from udfs.ingest import IngestTopic
 from udfs.publish import Publish
 from udfs.score import Score
 from udfs.write import OUTPUT_TYPE, Write
 
 IN_FLIGHT_PIECES = 32
+PIECE = Types.PRIMITIVE_ARRAY(Types.BYTE())
 OBJECT = Types.PICKLED_BYTE_ARRAY()
 """Type between operators of one chain, where objects are handed over as they are."""
 
@@ -58,13 +59,24 @@ def submit(pipeline_folder: Path, environment_path: Path) -> str:
     flink = execution_environment(flink_options(pipeline, environment, knobs))
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
         ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch))
-        tables = StreamTableEnvironment.create(flink)
-        outputs = build(tables, pipeline, environment, knobs)
-        client = write_outputs(tables, outputs, pipeline, environment).execute().get_job_client()
+        client = assemble(flink, pipeline, environment, knobs).execute().get_job_client()
     if client is None:
         msg = "Flink gave no job client; is the cluster in application mode?"
         raise HeadraceError(msg)
     return str(client.get_job_id())
+
+
+def assemble(
+    flink: StreamExecutionEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs
+) -> StatementSet:
+    """Return the job from source to sink, ready to be executed; its files are attached by `bundle.ship`.
+
+    Parameters
+    ----------
+    pipeline : the effective definition, topic names included
+    """
+    tables = StreamTableEnvironment.create(flink)
+    return write_outputs(tables, build(tables, pipeline, environment, knobs), pipeline, environment)
 
 
 def build(
@@ -73,18 +85,17 @@ def build(
     """Return the stream of outputs: the list of the job's stages."""
     keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
     options = source_options(pipeline.source.topic, pipeline, environment)
-    batches = lanes_of_topic(tables, "events", options, knobs.linger_ms, keys)
-    pieces = batches
+    stream = lanes_of_topic(tables, "events", options, knobs.linger_ms, keys)
+    stream_type = RAW_TYPE
     for position, stage in enumerate(plan_stages(pipeline)):
-        if position:
-            joined = [
-                _enrichment(tables, pipeline, environment, knobs, stage, i) for i in range(len(stage.enrichments))
-            ]
-            pieces = pieces.union(*joined) if joined else pieces
-        keyed = by_lane(pieces, RAW_TYPE if position == 0 else Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        if not takes_raw_batches(position, stage):
+            if position == 0:
+                stream = _pieces(stream, None, keys)
+            stream, stream_type = stream.union(*_enrichments(tables, pipeline, environment, knobs, stage)), PIECE
         name = stage_name(stage)
-        pieces = keyed.process(Featurize(PIPELINE_FOLDER, position, keys), PIECE_TYPE).uid(name).name(name)
-    scored = _asynchronously(pieces, Score(MODEL_FOLDER), "score")
+        featurize = Featurize(PIPELINE_FOLDER, position, keys)
+        stream = by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(name).name(name)
+    scored = _asynchronously(stream, Score(MODEL_FOLDER), "score")
     if pipeline.sinks.online_store is not None and environment.redis is not None:
         scored = _asynchronously(scored, Publish(PIPELINE_FOLDER, environment.redis.url), "publish")
     return (
@@ -94,21 +105,22 @@ def build(
     )
 
 
-def _enrichment(
-    tables: StreamTableEnvironment,
-    pipeline: Pipeline,
-    environment: Environment,
-    knobs: LatencyKnobs,
-    stage: Stage,
-    position: int,
-) -> DataStream:
-    """Return the pieces of one enrichment topic."""
-    enrichment = stage.enrichments[position]
+def _enrichments(
+    tables: StreamTableEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs, stage: Stage
+) -> list[DataStream]:
+    """Return the pieces of each topic that a stage joins."""
     keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
-    options = source_options(enrichment.topic, pipeline, environment)
-    batches = lanes_of_topic(tables, f"enrichment_{enrichment.name}", options, knobs.linger_ms, keys)
-    name = f"ingest-{enrichment.name}"
-    return batches.process(IngestEnrichment(PIPELINE_FOLDER, enrichment.name, keys), PIECE_TYPE).uid(name).name(name)
+    streams = []
+    for enrichment in stage.enrichments:
+        options = source_options(enrichment.topic, pipeline, environment)
+        batches = lanes_of_topic(tables, f"enrichment_{enrichment.name}", options, knobs.linger_ms, keys)
+        streams.append(_pieces(batches, enrichment.name, keys))
+    return streams
+
+
+def _pieces(batches: DataStream, enrichment: str | None, keys: list[int]) -> DataStream:
+    name = "ingest" if enrichment is None else f"ingest-{enrichment}"
+    return batches.process(IngestTopic(PIPELINE_FOLDER, enrichment, keys), PIECE_TYPE).uid(name).name(name)
 
 
 def _asynchronously(stream: DataStream, function: Score | Publish, name: str) -> DataStream:

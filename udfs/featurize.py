@@ -1,6 +1,6 @@
 """Featurize operator: one stage, keyed by lane. Pieces in, the same pieces with features out, cut for the next stage.
 
-The operator behind the source also ingests: it gets raw batches and makes pieces of them first, without another hop.
+A first stage without enrichments also ingests: it gets raw batches and makes pieces of them, without another hop.
 """
 
 from collections.abc import Iterator, MutableMapping
@@ -19,6 +19,11 @@ from udfs.core.ingest import Ingest
 from udfs.core.lane import Lane
 from udfs.core.lanes import split_by_lane
 from udfs.core.loading import load_pipeline
+
+
+def takes_raw_batches(position: int, stage: Stage) -> bool:
+    """Say whether a stage ingests the source by itself; one that joins enrichments takes pieces of all topics."""
+    return position == 0 and not stage.enrichments
 
 
 class Featurize(KeyedProcessFunction):
@@ -41,7 +46,8 @@ class Featurize(KeyedProcessFunction):
         stages = plan_stages(self._pipeline)
         self._stage: Stage = stages[self._position]
         self._next_entity = stages[self._position + 1].entity if self._position + 1 < len(stages) else None
-        self._ingest = Ingest.of_source(self._pipeline, folder) if self._position == 0 else None
+        raw = takes_raw_batches(self._position, self._stage)
+        self._ingest = Ingest.of_source(self._pipeline, folder) if raw else None
         self._log = runtime_context.get_map_state(
             MapStateDescriptor("log", Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
         )
@@ -49,7 +55,7 @@ class Featurize(KeyedProcessFunction):
         self._lanes: dict[int, Lane] = {}
 
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
-        """Take one micro-batch (behind the source) or one encoded piece through the stage."""
+        """Take one micro-batch or one encoded piece through the stage."""
         key = ctx.get_current_key()
         lane = self._lanes.get(key)
         if lane is None:

@@ -259,13 +259,14 @@ class Pipeline(Declared):
             here = f"in features[{position}] with slide {format_duration(group.slide_ms)}"
             for name in group.names:
                 if name in origin_of:
-                    msg = f"feature {name!r} stands twice: {origin_of[name]}, and {here}; keep one, or choose another window"
+                    msg = f"feature {name!r} stands twice: {origin_of[name]}, and {here}; keep one or change its window"
                     raise ValueError(msg)
                 origin_of[name] = here
 
     def _columns(self) -> list[str]:
         """Names of all columns but the windowed features."""
-        taken = [column for source in (*self.lookups, *self.enrichments) for column in source.take]
+        taken = [column for lookup in self.lookups for column in lookup.take]
+        taken += [column for enrichment in self.enrichments for column in enrichment.take]
         return [*self.contract.fields, *taken, *(self.derive.outputs if self.derive else ())]
 
     def _check_columns(self) -> set[str]:

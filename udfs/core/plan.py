@@ -3,158 +3,28 @@
 Sizes follow from the arrays of `cells.Track`; times from `lane.Lane` and `log.Log`. The tests hold them to those.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from udfs.core.aggregations import AGGREGATIONS
 from udfs.core.definition import Enrichment, Pipeline
 from udfs.core.features import Feature, Stage, Track, feature_columns, feature_set_hash, plan_stages
 from udfs.core.lanes import key_group, lane_keys
+from udfs.core.plan_report import (
+    FeaturePlan,
+    JoinPlan,
+    LanePlan,
+    LookupPlan,
+    PlanReport,
+    Runtime,
+    SinkPlan,
+    StagePlan,
+    TrackPlan,
+)
 
 CELL_BYTES, VALUE_BYTES = 4 * 8, 8
 """Of a cell: older, owner, tile and free, int64 each; and each float64 of its IRs."""
 KEY_BYTES, TRACK_KEY_BYTES = 2 * 8, 8
-"""Of a key: newest event time and birth, int64 each; and its head in each track. Its text and index entry come on top."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the environment decides, passed in."""
-
-    #: micro-batch window in the JVM
-    linger_ms: int
-    #: longest time a Python bundle stays open
-    bundle_ms: int
-    #: longest time a record waits in a network buffer
-    buffer_timeout_ms: int
-    checkpoint_interval_ms: int
-    parallelism: int
-    max_parallelism: int
-    exactly_once: bool
-    #: False: the environment has no online store
-    online_store: bool
-    topic_prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturePlan:
-    """One windowed feature."""
-
-    column: str
-    entity: str
-    of: str | None
-    aggregation: str
-    window_ms: int
-    slide_ms: int
-    #: tiles folded for a value, the partial newest one included
-    tiles: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrackPlan:
-    """The features of one entity that share a slide, hence their tiles."""
-
-    slide_ms: int
-    windows_ms: tuple[int, ...]
-    #: partial aggregates of a cell, such as `mean(dep_delay_min)`
-    irs: tuple[str, ...]
-    #: memory of one cell
-    cell_bytes: int
-    #: cells of a key that has events in every tile
-    cells_per_key_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class JoinPlan:
-    """One enrichment, joined as of the event's time."""
-
-    name: str
-    topic: str
-    key: str
-    columns: tuple[str, ...]
-    max_age_ms: int
-    #: history kept behind the newest row of a key
-    keep_ms: int
-    #: memory of one stored row
-    row_bytes: int
-    #: a key is forgotten once the lane's clock is this far ahead of its newest row
-    horizon_ms: int
-    #: a stored row leaves the durable log once the lane's clock is this far ahead of it
-    retention_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """All that happens for one entity type in one keyed operator."""
-
-    #: uid of the operator
-    name: str
-    entity: str
-    features: tuple[FeaturePlan, ...]
-    tracks: tuple[TrackPlan, ...]
-    joins: tuple[JoinPlan, ...]
-    #: memory of the window state of one key, at most; the arrays double when full
-    key_bytes_max: int
-    #: a key is forgotten once the lane's clock is this far ahead of its newest event
-    horizon_ms: int
-    #: a cell leaves the durable log once the lane's clock is this far ahead of it
-    retention_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class LookupPlan:
-    """One table that is read at job start."""
-
-    name: str
-    file: str
-    key: str
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SinkPlan:
-    """One place that results go to."""
-
-    name: str
-    target: str
-    guarantee: str
-
-
-@dataclass(frozen=True, slots=True)
-class LanePlan:
-    """One lane and where it runs."""
-
-    lane: int
-    #: integer that Flink is keyed by
-    key: int
-    key_group: int
-    subtask: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlanReport:
-    """A pipeline, planned."""
-
-    pipeline: str
-    description: str
-    feature_set: str
-    source_topic: str
-    source_key: str
-    event_id: str
-    event_time: str
-    event_fields: int
-    allowed_lateness_ms: int
-    future_tolerance_ms: int
-    lookups: tuple[LookupPlan, ...]
-    derive: str | None
-    derived: tuple[str, ...]
-    lanes: tuple[LanePlan, ...]
-    stages: tuple[StagePlan, ...]
-    model: str
-    #: the feature set, in the order of the model's input
-    inputs: tuple[str, ...]
-    sinks: tuple[SinkPlan, ...]
-    runtime: Runtime
+"""Of a key: newest event time and birth, int64 each; and its head in each track. Its text and index come on top."""
 
 
 def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
