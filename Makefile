@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := flink_jobs udfs models scripts tests
 
-.PHONY: help setup check format test test-pure test-flink test-e2e demo services-up services-down services-status schema docs lock clean
+.PHONY: help setup check format test test-pure test-flink test-e2e demo services-up services-down services-status schema docs package lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,10 +51,14 @@ services-down: ## stop them; their data stays
 services-status: ## say how they are
 	@$(PY) -m scripts.services status
 
-schema: setup ## write the JSON Schema that editors complete pipeline.yaml from
+schema: setup ## write the JSON Schemas that editors complete conf/ from
 	.venv/bin/headrace schema
 
-docs: setup ## run the examples in the docs and docstrings
+package: setup ## pack the code into build/headrace.zip, for flink run -pyfs
+	@$(PY) -m flink_jobs.package
+
+docs: setup ## write the generated parts of README.md, run its examples and those of docstrings
+	$(PY) -m scripts.docs.reference
 	$(PY) -m pytest --doctest-modules --doctest-glob='*.md' README.md $(wildcard docs) udfs models scripts/services
 
 lock: ## write requirements.lock from pyproject.toml; ARGS=--upgrade moves versions

@@ -17,7 +17,7 @@ DEFAULT_ENVIRONMENT = Path(__file__).parent.parent / "conf" / "local.yaml"
 class Kafka(Declared):
     """The broker and how the job reads and writes it."""
 
-    bootstrap_servers: str
+    bootstrap_servers: str = Field(description="`host:port` of brokers, comma-separated")
     topic_prefix: str = Field("", description="put before every topic name, where one cluster serves several uses")
     start: str = Field(
         "earliest-offset",
@@ -35,20 +35,22 @@ class Kafka(Declared):
 class Redis(Declared):
     """The online store."""
 
-    url: str
+    url: str = Field(
+        description="`redis://` or `rediss://`; its `env` and `file` references are resolved by the worker"
+    )
 
 
 class MLflow(Declared):
     """The model registry."""
 
-    tracking_uri: str
+    tracking_uri: str = Field(description="address of the tracking server with its registry")
 
 
 class Flink(Declared):
     """The cluster, and how jobs run on it."""
 
     rest_url: str = Field(description="REST address of the cluster that `headrace run` submits to")
-    parallelism: int = Field(1, ge=1)
+    parallelism: int = Field(1, ge=1, description="subtasks per operator; lanes are dealt out to them")
     max_parallelism: int = Field(128, ge=1, le=32768, description="fixed for the life of the state")
     checkpoint_interval_ms: DurationMs = Field(
         5_000, alias="checkpoint_interval", description="also how long results stay unseen by read_committed readers"
@@ -66,6 +68,10 @@ class Environment(Declared):
     redis: Redis | None = None
     mlflow: MLflow
     flink: Flink
+
+    def job_name(self, pipeline: str) -> str:
+        """Return the name of a pipeline's job: also its consumer group and the prefix of its transactions."""
+        return self.flink.options.get("pipeline.name", f"headrace-{self.kafka.topic_prefix}{pipeline}")
 
 
 def services_home() -> Path:

@@ -55,7 +55,7 @@ def flink_options(pipeline: Pipeline, environment: Environment, knobs: LatencyKn
         "execution.buffer-timeout": f"{knobs.buffer_timeout_ms}ms",
         # Pending micro-batches live in the SQL windows: their uids must survive a redeploy, or those events are lost.
         "table.exec.uid.generation": "ALWAYS",
-        "pipeline.name": f"headrace-{pipeline.name}",
+        "pipeline.name": environment.job_name(pipeline.name),
         **flink.options,
     }
 

@@ -38,7 +38,9 @@ def lanes_of_topic(
           ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
           pt AS PROCTIME()
         ) WITH ({with_clause(options)})""")
-    epoch = "TO_TIMESTAMP_LTZ(0, 3)"
+    # TIMESTAMPDIFF gives an int, which seconds leave in 2038: whole hours first, then the seconds within the hour.
+    hours = "CAST(TIMESTAMPDIFF(HOUR, TO_TIMESTAMP_LTZ(0, 3), ts) AS BIGINT)"
+    seconds = f"{hours} * 3600 + TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ({hours} * 3600, 0), ts)"
     numbers = ", ".join(str(key) for key in lane_keys)
     batches = tables.to_data_stream(
         tables.sql_query(f"""
@@ -49,7 +51,7 @@ def lanes_of_topic(
             SELECT COALESCE(v, X'') AS v, COALESCE(k, X'') AS k, off, pt,
                    part * {1 << FLAG_BITS} + CASE WHEN v IS NULL THEN {NULL_VALUE} ELSE 0 END
                                            + CASE WHEN k IS NULL THEN {NULL_KEY} ELSE 0 END AS part,
-                   CAST(TIMESTAMPDIFF(SECOND, {epoch}, ts) AS BIGINT) * 1000 + EXTRACT(MILLISECOND FROM ts) AS ts,
+                   ({seconds}) * 1000 + EXTRACT(MILLISECOND FROM ts) AS ts,
                    ARRAY[{numbers}][COALESCE(ABS(MOD(HASH_CODE(CAST(k AS STRING)), {len(lane_keys)})), 0) + 1] AS lane
             FROM {table}), DESCRIPTOR(pt), INTERVAL '{linger_ms / 1000:.3f}' SECOND))
           GROUP BY lane, window_start, window_end)""")

@@ -21,12 +21,12 @@ from flink_jobs.sinks import write_outputs
 from flink_jobs.sources import source_options
 from models.registry import resolve
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
+from udfs.core.checking import check_pipeline
 from udfs.core.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import Stage, feature_set_hash, plan_stages
+from udfs.core.features import Stage, plan_stages
 from udfs.core.lane import stage_name
 from udfs.core.lanes import lane_keys
-from udfs.core.loading import load_pipeline
 from udfs.featurize import Featurize, takes_raw_batches
 from udfs.ingest import IngestTopic
 from udfs.publish import Publish
@@ -50,10 +50,11 @@ def submit(pipeline_folder: Path, environment_path: Path) -> str:
     ------
     HeadraceError : definition, environment or model are not fit to run; nothing was submitted, no offset committed.
     """
-    declared = load_pipeline(pipeline_folder)
+    checked = check_pipeline(pipeline_folder)
+    declared = checked.pipeline
     environment = load_environment(environment_path)
-    features = feature_set_hash(declared, pipeline_folder)
-    model = resolve(declared.model.name, declared.model.alias, environment.mlflow.tracking_uri, features)
+    registry = environment.mlflow.tracking_uri
+    model = resolve(declared.model.name, declared.model.alias, registry, checked.feature_set)
     pipeline = declared.with_topic_prefix(environment.kafka.topic_prefix)
     knobs = latency_knobs(pipeline.latency, len(plan_stages(pipeline)))
     flink = execution_environment(flink_options(pipeline, environment, knobs))
@@ -91,7 +92,8 @@ def build(
         if not takes_raw_batches(position, stage):
             if position == 0:
                 stream = _pieces(stream, None, keys)
-            stream, stream_type = stream.union(*_enrichments(tables, pipeline, environment, knobs, stage)), PIECE
+            joined = _enrichments(tables, pipeline, environment, knobs, stage)
+            stream, stream_type = stream.union(*joined) if joined else stream, PIECE
         name = stage_name(stage)
         featurize = Featurize(PIPELINE_FOLDER, position, keys)
         stream = by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(name).name(name)
@@ -124,8 +126,9 @@ def _pieces(batches: DataStream, enrichment: str | None, keys: list[int]) -> Dat
 
 
 def _asynchronously(stream: DataStream, function: Score | Publish, name: str) -> DataStream:
+    # Ordered, so that the predictions of a key are written in the order of its events.
     # Timeout 0: a positive one costs a thread per record in flight; the functions keep their own deadlines.
-    done = AsyncDataStream.unordered_wait(stream, function, Time.milliseconds(0), IN_FLIGHT_PIECES, OBJECT)
+    done = AsyncDataStream.ordered_wait(stream, function, Time.milliseconds(0), IN_FLIGHT_PIECES, OBJECT)
     return done.uid(name).name(name)
 
 

@@ -31,7 +31,7 @@ def sink_options(pipeline: Pipeline, environment: Environment) -> dict[str, str]
     if environment.flink.exactly_once:
         options |= {
             "sink.delivery-guarantee": "exactly-once",
-            "sink.transactional-id-prefix": f"headrace-{kafka.topic_prefix}{pipeline.name}",
+            "sink.transactional-id-prefix": environment.job_name(pipeline.name),
             "properties.transaction.timeout.ms": str(kafka.transaction_timeout_ms),
         }
     return options | {f"properties.{name}": value for name, value in kafka.properties.items()}

@@ -11,7 +11,7 @@ def source_options(topic: str, pipeline: Pipeline, environment: Environment) -> 
         "connector": "kafka",
         "topic": topic,
         "properties.bootstrap.servers": kafka.bootstrap_servers,
-        "properties.group.id": f"headrace-{kafka.topic_prefix}{pipeline.name}",
+        "properties.group.id": environment.job_name(pipeline.name),
         "properties.isolation.level": "read_committed",
         "scan.startup.mode": kafka.start,
         "key.format": "raw",

@@ -110,8 +110,8 @@ def mlflow_uri(given: str | None) -> str:
         return str(json.loads(file.read_text())["mlflow"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = (
-            f"no MLflow URI ({file}: {type(error).__name__}); pass --mlflow, set MLFLOW_TRACKING_URI, or start the local"
-            " one with: headrace services up"
+            f"no MLflow URI ({file}: {type(error).__name__}); pass --mlflow, set MLFLOW_TRACKING_URI, or start"
+            " the local one with: headrace services up"
         )
         raise HeadraceError(msg) from error
 

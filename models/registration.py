@@ -79,9 +79,13 @@ def register(
             _experiment(client, trained.pipeline.name), run_name=f"{name} until {trained.train_until}"
         )
         run_id = run.info.run_id
-        _log(client, run_id, trained, model, baseline)
-        _write_mlmodel(folder, run_id, model.exported)
-        client.log_artifacts(run_id, str(folder), ARTIFACT_FOLDER)
+        try:
+            _log(client, run_id, trained, model, baseline)
+            _write_mlmodel(folder, run_id, model.exported)
+            client.log_artifacts(run_id, str(folder), ARTIFACT_FOLDER)
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
         client.set_terminated(run_id)
         _ensure_model(client, name, trained.pipeline.description)
         tags = {FEATURE_SET_TAG: trained.feature_set, PIPELINE_TAG: trained.pipeline.name}

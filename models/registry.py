@@ -132,7 +132,7 @@ def _fetch(client: "MlflowClient", found: "ModelVersion", folder: Path, tracking
     for file in FILES:
         if file not in sizes:
             msg = (
-                f"{what}: file {prefix}{file} is missing in the registry (it has: {', '.join(sorted(sizes)) or 'none'});"
+                f"{what}: file {prefix}{file} is missing in the registry (has: {', '.join(sorted(sizes)) or 'none'});"
                 " register the model again: headrace models train"
             )
             raise ModelError(msg)

@@ -21,7 +21,7 @@ def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
 
     Examples
     --------
-    >>> bool(np.float32(0.1) > 0.1), bool(round_down(np.array([0.1]))[0] <= 0.1)
+    >>> float(np.float32(0.1)) > 0.1, float(round_down(np.array([0.1]))[0]) <= 0.1
     (True, True)
     """
     below = np.float32(-np.inf)

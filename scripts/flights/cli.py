@@ -1,4 +1,4 @@
-"""`replay` and `lookups` of the flights of 2013; load, call, print."""
+"""`replay`, `export` and `lookups` of the flights of 2013; load, call, print."""
 
 import datetime as dt
 import time
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.history import write_history
 from scripts.flights import events
 from scripts.flights.lookups import write_lookups
 from scripts.flights.poison import Ledger, poisoned
@@ -67,6 +68,22 @@ def replay(
     console.print(f"{report.wall_s:.1f} s, {report.rate_eps:,.0f} events/s")
     if ledger is not None:
         console.print("poison: " + ", ".join(f"{name} {count}" for name, count in sorted(ledger.expected.items())))
+
+
+@app.command()
+def export(
+    history: Annotated[Path, typer.Argument(help="Parquet file to write, such as build/flights/history.parquet.")],
+    start: Annotated[dt.datetime, typer.Option("--from", formats=_DAY, help="First scheduled day.")],
+    end: Annotated[dt.datetime, typer.Option("--to", formats=_DAY, help="Last scheduled day.")],
+) -> None:
+    """Write flights as a history of raw events, which `headrace models train` reads."""
+    console = Console()
+    try:
+        together = events.merged(start.date(), end.date())
+        write_history(history, together.topics, together.keys, together.values, together.times_ms)
+    except HeadraceError as error:
+        raise _failed(console, error) from error
+    console.print(f"{history}  {len(together):,} events", highlight=False, soft_wrap=True)
 
 
 @app.command()

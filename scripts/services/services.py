@@ -67,13 +67,13 @@ def up(home: Path | None = None, names: Sequence[str] = ALL, console: Console | 
     return found
 
 
-def down(home: Path | None = None, console: Console | None = None) -> None:
-    """Stop every service of a home and every process that they started; what they stored stays."""
+def down(home: Path | None = None, console: Console | None = None, names: Sequence[str] = ALL) -> None:
+    """Stop the named services of a home and every process that they started; what they stored stays."""
     place = home_at(home)
     if not place.run.exists():
         return
-    with _alone(place), service_lines(console, ALL) as report, ThreadPoolExecutor(max_workers=len(ALL)) as pool:
-        for stop in [pool.submit(lifecycle.stop, place, service, report) for service in _named(place, ALL)]:
+    with _alone(place), service_lines(console, names) as report, ThreadPoolExecutor(max_workers=len(ALL)) as pool:
+        for stop in [pool.submit(lifecycle.stop, place, service, report) for service in _named(place, names)]:
             stop.result()
 
 

@@ -1,4 +1,4 @@
-"""A small pipeline and its events, for the tests of the engine: payments of users in shops, joined with a shop's rates."""
+"""A small pipeline and its events for the tests of the engine: payments of users in shops, joined with rates."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,11 +116,14 @@ def random_payments(
         now_ms += chance.randrange(2 * step_ms)
         if chance.random() < 0.02:
             now_ms += chance.randrange(30_000)  # a pause that lets keys be forgotten
+        behind_ms = chance.choice([0, 0, 0, 0, chance.randrange(disorder_ms), chance.randrange(disorder_ms)])
+        if chance.random() < 0.04:
+            behind_ms = chance.randrange(40_000)  # late, or so old that its key is forgotten
         user = chance.choice([*(f"u{i}" for i in range(users)), None])
         sent.append(
             payment(
                 number,
-                now_ms - chance.choice([0, 0, chance.randrange(disorder_ms)]),
+                now_ms - behind_ms,
                 user,
                 shop=chance.choice(["s0", "s1", None]),
                 amount=chance.choice([None, chance.randrange(-400, 400) / 4]),

@@ -99,6 +99,11 @@ class KeyedCells:
         self.born_seq = np.zeros(INITIAL_KEYS, np.int64)
         self.clock_ms = int(NEVER)
 
+    @property
+    def forgotten_before_ms(self) -> int:
+        """A key whose newest row is older than this is forgotten, whether or not its memory is free already."""
+        return max(self.clock_ms - self.horizon_ms, int(NEVER))
+
     def find(self, keys: pa.StringArray) -> I64:
         """Return the slot of each key, int64[n]; -1 for null and unknown ones."""
         return self._slots(keys, lambda name: self.index.get(name, -1))
@@ -121,9 +126,10 @@ class KeyedCells:
                 self.born_seq = _grown(self.born_seq, slot + 1, 0)
         return slot
 
-    def admit(self, slots: I64, times_ms: I64, first_seq: int) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-        """Judge the rows of a batch and advance the clocks; see `kernels.admit`."""
+    def admit(self, slots: I64, times_ms: I64, first_seq: int) -> tuple[NDArray[np.int8], NDArray[np.bool_], I64]:
+        """Judge the rows of a batch and advance the clocks; return status, reborn and behind_ms of `kernels.admit`."""
         status, reborn = np.empty(slots.size, np.int8), np.empty(slots.size, np.bool_)
+        behind_ms = np.empty(slots.size, np.int64)
         self.clock_ms = int(
             admit(
                 slots,
@@ -136,17 +142,17 @@ class KeyedCells:
                 self.horizon_ms,
                 status,
                 reborn,
+                behind_ms,
             )
         )
         for track in self.tracks:
             track.reserve(slots.size, len(self.names))
-        return status, reborn
+        return status, reborn, behind_ms
 
     def forget_idle(self) -> None:
         """Free the memory of keys beyond the horizon. No output changes: `admit` treats them as new already."""
         newest = self.newest_ms[: len(self.names)]
-        # The clock may be NEVER, the smallest int64: compare without subtracting from it.
-        idle = np.flatnonzero((newest != NEVER) & (newest < self.clock_ms - self.horizon_ms))
+        idle = np.flatnonzero((newest != NEVER) & (newest < self.forgotten_before_ms))
         for track in self.tracks:
             track.reserve(0, len(self.names))
             track.drop(idle)

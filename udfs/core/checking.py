@@ -42,8 +42,8 @@ def check_pipeline(folder: Path) -> CheckedPipeline:
             if needed_by and not _is_number(type_):
                 old = lookup.take[name]
                 msg = (
-                    f"{folder / lookup.file}: column {old!r} holds {type_}; lookup {lookup.name!r} takes it as {name!r}, "
-                    f"of which {needed_by} needs a number; take another column, or derive a number from it"
+                    f"{folder / lookup.file}: column {old!r} holds {type_}; lookup {lookup.name!r} takes it as {name!r}"
+                    f", and {needed_by} needs a number; take another column, or derive a number from it"
                 )
                 raise DefinitionError(msg)
             schema = schema.append(pa.field(name, type_))

@@ -133,6 +133,6 @@ def _explain_validation(text: str) -> tuple[Reason, str]:
         return "extra_field", text
     if re.search(r"out of range|Expected `int` [<>]=", text):
         return "out_of_range", text
-    if "got `null`" in text:
+    if "got `null` - at" in text:  # without a place, the whole value is null
         return "null_field", text
     return "wrong_type", text

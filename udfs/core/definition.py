@@ -160,9 +160,15 @@ class Latency(Declared):
     """One target; the knobs that make it follow from it and can each be set by hand."""
 
     target_ms: DurationMs = Field(200, alias="target", description="wanted p99, Kafka append to Kafka append")
-    linger_ms: DurationMs | None = Field(None, alias="linger", description="micro-batch window in the JVM")
-    bundle_ms: DurationMs | None = Field(None, alias="bundle", description="python.fn-execution.bundle.time")
-    buffer_timeout_ms: DurationMs | None = Field(None, alias="buffer_timeout", description="execution.buffer-timeout")
+    linger_ms: DurationMs | None = Field(
+        None, alias="linger", description="micro-batch window in the JVM; default: from the target"
+    )
+    bundle_ms: DurationMs | None = Field(
+        None, alias="bundle", description="`python.fn-execution.bundle.time`; default: from the target"
+    )
+    buffer_timeout_ms: DurationMs | None = Field(
+        None, alias="buffer_timeout", description="`execution.buffer-timeout`; default: from the target"
+    )
 
 
 class Pipeline(Declared):

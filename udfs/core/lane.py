@@ -74,7 +74,7 @@ class Lane:
         times_ms = rows[self._time].to_numpy(zero_copy_only=False)
         first_seq, count = self._next_seq, rows.num_rows
         slots = self._windows.find_or_add(keys)
-        status, reborn = self._windows.admit(slots, times_ms, first_seq)
+        status, reborn, behind_ms = self._windows.admit(slots, times_ms, first_seq)
         columns: dict[str, pa.Array] = {}
         touched: list[I64] = []
         for (track, opcodes, inputs, offsets), cells in zip(self._layouts, self._windows.tracks, strict=True):
@@ -94,7 +94,7 @@ class Lane:
             out = np.empty((len(enrichment.take), count))
             store = cells_of.tracks[0]
             latest_rows(
-                cells_of.find(keys), times_ms, enrichment.max_age_ms,
+                cells_of.find(keys), times_ms, enrichment.max_age_ms, enrichment.keep_ms, cells_of.forgotten_before_ms,
                 store.head, store.older, store.tile, store.irs, out,
             )  # fmt: skip
             columns |= {name: _nullable(column) for name, column in zip(enrichment.take, out, strict=True)}
@@ -107,10 +107,11 @@ class Lane:
         if not late.any():
             return piece.with_rows(rows)
         judged = rows.filter(pa.array(late)).to_pylist()
-        newest = self._windows.newest_ms[slots[late]].tolist()
         letters = [
-            self._late(row, piece.topic, self._key, stamps(row), row[self._time], row[self._stage.entity], newest_ms)
-            for row, newest_ms in zip(judged, newest, strict=True)
+            self._late(
+                row, piece.topic, self._key, stamps(row), row[self._time], row[self._stage.entity], row_behind_ms
+            )
+            for row, row_behind_ms in zip(judged, behind_ms[late].tolist(), strict=True)
         ]
         return piece.with_rows(rows.filter(pa.array(~late)), to_batch(letters))
 
@@ -120,7 +121,7 @@ class Lane:
         rows = piece.rows
         times_ms = rows[enrichment.contract.time].to_numpy(zero_copy_only=False)
         slots = cells.find_or_add(rows[enrichment.key])
-        status, reborn = cells.admit(slots, times_ms, self._next_seq)
+        status, reborn, behind_ms = cells.admit(slots, times_ms, self._next_seq)
         track = cells.tracks[0]
         touched = np.empty(rows.num_rows, np.int64)
         keep_rows(
@@ -131,9 +132,8 @@ class Lane:
         for i, row in enumerate(rows.to_pylist()):
             stamp = {self._stage.entity: (self._number, self._next_seq + i)}
             if status[i] == LATE:
-                newest_ms = int(cells.newest_ms[slots[i]])
-                key = row[enrichment.key]
-                letters.append(self._late(row, piece.topic, enrichment.key, stamp, int(times_ms[i]), key, newest_ms))
+                key, time_ms = row[enrichment.key], int(times_ms[i])
+                letters.append(self._late(row, piece.topic, enrichment.key, stamp, time_ms, key, int(behind_ms[i])))
             letters.append(
                 letter_of(row, "order", piece.topic, enrichment.key, stage_name(self._stage), "kept", "", stamp)
             )
@@ -149,9 +149,9 @@ class Lane:
         order: dict[str, tuple[int, int]],
         time_ms: int,
         key: str,
-        newest_ms: int,
+        behind_ms: int,
     ) -> Letter:
-        detail = f"event time {time_ms} is {newest_ms - time_ms} ms behind the newest of {self._stage.entity}={key!r}"
+        detail = f"event time {time_ms} is {behind_ms} ms behind the newest of {self._stage.entity}={key!r}"
         return letter_of(row, "late", topic, key_field, stage_name(self._stage), "late", detail, order)
 
     def _restore(self) -> None:

@@ -79,8 +79,8 @@ def lane_keys(lanes: int, max_parallelism: int) -> list[int]:
 
 
 def key_group(number: int, max_parallelism: int) -> int:
-    """Return the key group of `Row(number)`."""
-    return _murmur(31 + number) % max_parallelism
+    """Return the key group of `Row(number)`, whose `hashCode` is 62 + number: 31 each for the row and its one field."""
+    return _murmur((62 + number) & MASK) % max_parallelism
 
 
 def _murmur(code: int) -> int:

@@ -63,7 +63,15 @@ def validate(path: Path, declared: object, model: type[M]) -> M:
     try:
         return model.model_validate(declared)
     except ValidationError as error:
-        problems = [_explain(model, problem) for problem in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        places = [problem["loc"] for problem in found]
+        # A list whose items are all wrong counts as empty, too: that says nothing new.
+        problems = [
+            _explain(model, problem)
+            for problem, place in zip(found, places, strict=True)
+            if problem["type"] != "too_short"
+            or not any(len(p) > len(place) and p[: len(place)] == place for p in places)
+        ]
         raise DefinitionError("\n".join(f"{path}: {problem}" for problem in dict.fromkeys(problems))) from None
 
 

@@ -51,6 +51,13 @@ class Log:
         cells = self.cells
         newest: dict[str, tuple[int, int]] = {}
         for number, segment, size_bytes in segments:
+            if segment.bucket_ms != self.bucket_ms:
+                msg = (
+                    f"stored segment {number} has time buckets of {segment.bucket_ms} ms; the pipeline needs "
+                    f"{self.bucket_ms} ms: its windows, lateness or kept history changed; start from fresh state or "
+                    "restore them"
+                )
+                raise StateFormatError(msg)
             self._note(segment.bucket, number, size_bytes)
             cells.clock_ms = max(cells.clock_ms, segment.clock_ms)
             clocks = zip(
@@ -99,7 +106,9 @@ class Log:
             for track, rows in zip(cells.tracks, changed, strict=True)
         ]
         clock_bucket = 0 if cells.clock_ms == NEVER else cells.clock_ms // self.bucket_ms
-        buckets = sorted(set(np.concatenate([key_buckets, *cell_buckets]).tolist())) or [clock_bucket]
+        # What is too old for any later read is not kept; but the sequence number of the batch must be.
+        touched_buckets = set(np.concatenate([key_buckets, *cell_buckets]).tolist())
+        buckets = sorted(one for one in touched_buckets if one >= self._oldest()) or [clock_bucket]
         for bucket in buckets:
             parts = [rows[where == bucket] for rows, where in zip(changed, cell_buckets, strict=True)]
             data = self._segment(bucket, next_seq, keys[key_buckets == bucket], parts).encode()
@@ -119,6 +128,7 @@ class Log:
         return Segment(
             store=self.store,
             bucket=bucket,
+            bucket_ms=self.bucket_ms,
             next_seq=next_seq,
             clock_ms=cells.clock_ms,
             keys=[cells.names[slot] or "" for slot in slots.tolist()],
@@ -153,15 +163,17 @@ class Log:
 
     def _expire(self, mapping: MutableMapping[int, bytes]) -> None:
         """Drop the buckets that no key can read any more, and the keys that are forgotten."""
-        if self.cells.clock_ms == NEVER:
-            return
-        oldest = (self.cells.clock_ms - self.retention_ms) // self.bucket_ms
+        oldest = self._oldest()
         expired = [bucket for bucket in self.buckets if bucket < oldest]
         for bucket in expired:
             for number in self.buckets.pop(bucket).numbers:
                 del mapping[number]
         if expired:
             self.cells.forget_idle()
+
+    def _oldest(self) -> int:
+        """Return the oldest bucket that may still be read."""
+        return max(self.cells.clock_ms - self.retention_ms, int(NEVER)) // self.bucket_ms
 
     def _note(self, bucket: int, number: int, size_bytes: int) -> None:
         held = self.buckets.setdefault(bucket, _Bucket())

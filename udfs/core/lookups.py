@@ -27,7 +27,7 @@ class LookupTable:
     def __init__(self, lookup: Lookup, folder: Path) -> None:
         path = folder / lookup.file
         on = lookup.file_key or lookup.key
-        table = _read(path, lookup.name)
+        table = _read(path, lookup.name, on)
         for column in (on, *lookup.take.values()):
             if column not in table.column_names:
                 msg = f"{path}: lookup {lookup.name!r} takes column {column!r}, which is not in the file" + (
@@ -36,7 +36,7 @@ class LookupTable:
                 raise DefinitionError(msg)
         self._key = lookup.key
         self._keys = table[on].cast(pa.string()).combine_chunks()
-        if pc.count_distinct(self._keys).as_py() != len(self._keys):
+        if pc.count_distinct(self._keys, mode="all").as_py() != len(self._keys):
             msg = f"{path}: lookup {lookup.name!r} needs each {on!r} once; some stand several times"
             raise DefinitionError(msg)
         self._columns = {new: table[old].combine_chunks() for new, old in lookup.take.items()}
@@ -48,17 +48,20 @@ class LookupTable:
 
     def add(self, rows: pa.RecordBatch) -> dict[str, pa.Array]:
         """Return the columns for the rows of a batch."""
-        found = pc.index_in(rows[self._key], value_set=self._keys)
+        found = pc.index_in(rows[self._key], value_set=self._keys, skip_nulls=True)
         return {name: column.take(found) for name, column in self._columns.items()}
 
 
-def _read(path: Path, name: str) -> pa.Table:
+def _read(path: Path, name: str, on: str) -> pa.Table:
     if not path.exists():
         near = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
         msg = f"{path}: file of lookup {name!r} is missing{near}"
         raise DefinitionError(msg)
     try:
-        return pa.parquet.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+        if path.suffix == ".parquet":
+            return pa.parquet.read_table(path)
+        # A key is text as it stands: guessed to be a number, 007 would become 7 and meet no event.
+        return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types={on: pa.string()}))
     except (pa.ArrowInvalid, OSError) as error:
         msg = f"{path}: lookup {name!r} cannot be read as {path.suffix or 'CSV'}: {error}"
         raise DefinitionError(msg) from error

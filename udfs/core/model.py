@@ -115,12 +115,26 @@ class Scorer:
             got = ", ".join(f"{one.name}: {one.type}{one.shape}" for one in inputs.values())
             msg = f"model {contract.name} version {contract.version}: got input {got}; its contract says {wanted}"
             raise ModelError(msg)
-        outputs = [one.name for one in self._session.get_outputs()]
-        if contract.onnx_output not in outputs:
-            msg = f"model {contract.name} version {contract.version}: got outputs {outputs}; its contract says " + (
-                repr(contract.onnx_output)
+        shapes = {one.name: one.shape for one in self._session.get_outputs()}
+        if contract.onnx_output not in shapes:
+            msg = (
+                f"model {contract.name} version {contract.version}: got outputs {list(shapes)}; its contract says "
+                + (repr(contract.onnx_output))
             )
             raise ModelError(msg)
+        # A model need not say the shape of its output; a dimension it leaves open is None or a name.
+        shape, column = shapes[contract.onnx_output], contract.output_column
+        is_right = len(shape) == 1 if column < 0 else len(shape) == 2 and not _is_below(shape[1], column + 1)
+        if shape and not is_right:
+            msg = (
+                f"model {contract.name} version {contract.version}: got output {contract.onnx_output} {shape}; "
+                f"its contract says column {column}"
+            )
+            raise ModelError(msg)
+
+
+def _is_below(dimension: int | str | None, least: int) -> bool:
+    return isinstance(dimension, int) and dimension < least
 
 
 def feature_matrix(rows: pa.RecordBatch, columns: list[str]) -> F32:

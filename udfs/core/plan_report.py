@@ -1,4 +1,7 @@
-"""The plan of a pipeline as plain data: what `plan.describe` returns and the CLI prints. Its names are the keys of the JSON."""
+"""The plan of a pipeline as plain data: what `plan.describe` returns and `headrace plan` prints.
+
+The names of the fields are the keys of its JSON.
+"""
 
 from dataclasses import dataclass
 

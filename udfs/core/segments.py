@@ -33,8 +33,10 @@ class Segment(msgspec.Struct, frozen=True):
 
     #: which of the lane's stores: 0 the windows, 1.. the enrichments
     store: int
-    #: time bucket, in units of the log's bucket width
+    #: time bucket, in units of `bucket_ms`
     bucket: int
+    #: width of the buckets, which follows from the windows and the allowed lateness
+    bucket_ms: int
     #: sequence number after the batch
     next_seq: int
     #: lane clock after the batch, epoch ms
@@ -63,7 +65,7 @@ class Segment(msgspec.Struct, frozen=True):
             version = _VERSION_DECODER.decode(data).version
             if version == VERSION:
                 return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             msg = f"stored state of {len(data)} bytes is no segment: {error}; was it written by another program?"
             raise StateFormatError(msg) from error
         msg = f"stored state has version {version}; this code reads {VERSION}; restore with the code that wrote it"

@@ -3,13 +3,14 @@
 The first rule that a row breaks names the reason. Null values pass the bounds.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, VALUE
-from udfs.core.contract import Contract
+from udfs.core.contract import ARROW_TYPES, INT64_MAX, INT64_MIN, Contract, FieldSpec
 from udfs.core.letters import DETAIL_MAX_CHARS, Kind, Letter, order_json, to_batch
 
 STAGE = "validate"
@@ -19,17 +20,26 @@ Rule = tuple[str, Callable[[pa.RecordBatch], pa.BooleanArray], Callable[[dict[st
 def bound_rules(contract: Contract) -> list[Rule]:
     """Return the rules for every declared `min` and `max`."""
     return [
-        _bound_rule(name, limit, compare, word)
+        _bound_rule(name, limit, _within(spec, limit, rounded), compare, word)
         for name, spec in contract.fields.items()
-        for limit, compare, word in ((spec.min, pc.less, "below min"), (spec.max, pc.greater, "above max"))
+        for limit, rounded, compare, word in (
+            (spec.min, math.ceil, pc.less, "below min"),
+            (spec.max, math.floor, pc.greater, "above max"),
+        )
         if limit is not None
     ]
 
 
-def _bound_rule(name: str, limit: float, compare: Callable[..., pa.BooleanArray], word: str) -> Rule:
+def _within(spec: FieldSpec, limit: float, rounded: Callable[[float], int]) -> pa.Scalar:
+    """Return a limit in the type of its field: Arrow would cast int64 to float64, and refuses to beyond 2**53."""
+    bound = rounded(min(max(limit, INT64_MIN), INT64_MAX)) if spec.type == "int64" else limit
+    return pa.scalar(bound, ARROW_TYPES[spec.type])
+
+
+def _bound_rule(name: str, limit: float, bound: pa.Scalar, compare: Callable[..., pa.BooleanArray], word: str) -> Rule:
     return (
         "out_of_range",
-        lambda rows: compare(rows[name], limit),
+        lambda rows: compare(rows[name], bound),
         lambda row: f"{name}: got {row[name]}; {word} {limit:g}",
     )
 

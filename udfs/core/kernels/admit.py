@@ -24,6 +24,7 @@ def admit(
     horizon_ms: int,
     status: NDArray[np.int8],
     reborn: NDArray[np.bool_],
+    behind_ms: NDArray[np.int64],
 ) -> int:
     """Judge each row and advance the clocks.
 
@@ -38,6 +39,7 @@ def admit(
     lateness_ms, horizon_ms : allowed lateness; idle time after which a key is forgotten
     status : int8[n], out: SKIPPED, OK or LATE
     reborn : bool[n], out: the key's earlier cells must be dropped before this row
+    behind_ms : int64[n], out: how far a late row is behind the newest of its key; 0 for the others
 
     Returns
     -------
@@ -45,6 +47,7 @@ def admit(
     """
     for i in range(slots.size):
         reborn[i] = False
+        behind_ms[i] = 0
         slot = slots[i]
         if slot < 0:
             status[i] = SKIPPED
@@ -58,6 +61,7 @@ def admit(
             status[i] = OK
         elif time_ms < newest - lateness_ms:
             status[i] = LATE
+            behind_ms[i] = newest - time_ms
         else:
             newest_ms[slot] = max(newest, time_ms)
             status[i] = OK

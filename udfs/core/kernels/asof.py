@@ -53,15 +53,31 @@ def keep_rows(
 
 @kernel
 def latest_rows(
-    slots: I64, times_ms: I64, max_age_ms: int, head: I64, older: I64, tile: I64, irs: F64, out: F64
+    slots: I64,
+    times_ms: I64,
+    max_age_ms: int,
+    keep_ms: int,
+    forgotten_before_ms: int,
+    head: I64,
+    older: I64,
+    tile: I64,
+    irs: F64,
+    out: F64,
 ) -> None:
-    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN where none is."""
+    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN where none is.
+
+    Rows behind the kept history and keys beyond the horizon count as gone even where memory still holds them: when
+    they are freed depends on where batches were cut, and a restored log may bring them back.
+    """
     for i in range(slots.size):
         out[:, i] = np.nan
         if slots[i] < 0:
             continue
         cell = head[slots[i]]
+        if cell < 0 or tile[cell] < forgotten_before_ms:
+            continue
+        oldest_ms = max(tile[cell] - keep_ms, times_ms[i] - max_age_ms)
         while cell >= 0 and tile[cell] > times_ms[i]:
             cell = older[cell]
-        if cell >= 0 and tile[cell] >= times_ms[i] - max_age_ms:
+        if cell >= 0 and tile[cell] >= oldest_ms:
             out[:, i] = irs[cell]

@@ -1,0 +1,138 @@
+"""Launching the scoring job: all that must hold is seen to or checked first, so that a mistake is said in seconds."""
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from flink_jobs.config import Environment, load_environment
+from flink_jobs.package import pack
+from flink_jobs.project import shown
+from flink_jobs.rest import FlinkError, FlinkRest, Job
+from flink_jobs.submit import SCORE, Submission, submission, submit
+from udfs.core.checking import CheckedPipeline, check_pipeline
+from udfs.core.definition import Pipeline
+from udfs.core.errors import ModelError
+
+LOCAL_REFERENCE = "${services:"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is to be launched."""
+
+    pipeline: Path
+    environment: Path
+    #: savepoint to start from
+    savepoint: str | None = None
+    #: True: show the `flink run` line and stop there
+    dry_run: bool = False
+    running_timeout_s: float = 120.0
+
+
+def is_local(environment: Path) -> bool:
+    """Say whether an environment file means the local services."""
+    return environment.is_file() and LOCAL_REFERENCE in environment.read_text(encoding="utf-8")
+
+
+def launch_score(what: Launch, console: Console) -> Job | None:
+    """Check, prepare, submit, and wait until every task of the job runs; None for a dry run.
+
+    Raises
+    ------
+    HeadraceError : anything is not fit to run; nothing was submitted then, unless the message names a job.
+    """
+    checked, local = check_pipeline(what.pipeline), is_local(what.environment)
+    _say(console, f"{shown(what.pipeline)} is valid, feature set {checked.feature_set}")
+    if local:
+        _start_services(console)
+    environment = load_environment(what.environment)
+    rest = FlinkRest(environment.flink.rest_url)
+    if not what.dry_run:
+        _refuse_twin(rest, checked.pipeline, environment)
+    _say(console, _model(checked, environment))
+    if local:
+        _create_topics(checked.pipeline, environment, console)
+    planned = _submission(what, environment, local=local)
+    console.print(f"\n{planned.line}\n", style="dim", highlight=False, soft_wrap=True)
+    if what.dry_run:
+        return None
+    with console.status("submitting: flink run plans the job"):
+        job_id = submit(planned)
+    _say(console, f"submitted job {job_id}")
+    with console.status("waiting for its tasks to run"):
+        job = rest.wait_running(job_id, what.running_timeout_s)
+    _say(console, f"{job.name} runs, {job.tasks} tasks: {rest.page(job_id)}")
+    return job
+
+
+def topics_of(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return every topic that a pipeline reads or writes, each once."""
+    sinks = pipeline.sinks
+    named = [pipeline.source.topic, *(enrichment.topic for enrichment in pipeline.enrichments)]
+    named += [pipeline.label.topic] if pipeline.label else []
+    named += [sinks.predictions.topic, sinks.rejects.topic, sinks.late.topic, sinks.order.topic]
+    return tuple(dict.fromkeys(named))
+
+
+def _submission(what: Launch, environment: Environment, *, local: bool) -> Submission:
+    arguments = ("--pipeline", shown(what.pipeline), "--environment", shown(what.environment))
+    return submission(SCORE, pack(), arguments, environment.flink, local=local, savepoint=what.savepoint)
+
+
+def _start_services(console: Console) -> None:
+    from scripts.services import services
+
+    missing = [service.name for service in services.status() if service.state != "up"]
+    if missing:
+        services.up(None, missing, console)
+    _say(console, "local services are up")
+
+
+def _refuse_twin(rest: FlinkRest, pipeline: Pipeline, environment: Environment) -> None:
+    """Two jobs of one pipeline would share its consumer group and abort each other's transactions."""
+    name = environment.job_name(pipeline.name)
+    twin = next((job for job in rest.jobs() if job.name == name and not job.ended), None)
+    if twin is not None:
+        msg = f"{name} is {twin.state} already, as job {twin.job_id}; stop it first: headrace stop {twin.job_id[:8]}"
+        raise FlinkError(msg)
+
+
+def _model(checked: CheckedPipeline, environment: Environment) -> str:
+    """Fetch and check the model as the job's client will, and say its version."""
+    from models.registry import resolve
+
+    model = checked.pipeline.model
+    try:
+        found = resolve(model.name, model.alias, environment.mlflow.tracking_uri, checked.feature_set)
+    except ModelError as error:
+        msg = f"{error}\n{training_hint(checked)}"
+        raise ModelError(msg) from error
+    shutil.rmtree(found.folder, ignore_errors=True)
+    return f"model {model.name}@{model.alias} is version {found.contract.version}"
+
+
+def training_hint(checked: CheckedPipeline) -> str:
+    """Return the commands that train the model of a pipeline and point its alias at it."""
+    folder, alias = shlex.quote(shown(checked.folder)), checked.pipeline.model.alias
+    if checked.pipeline.name == "flights":
+        history, days = "build/flights/history.parquet", "--train-until 2013-09-01 --test-until 2013-11-01"
+        first = f"  headrace flights export {history} --from 2013-01-01 --to 2013-10-31\n"
+    else:
+        history, days, first = "HISTORY.parquet", "--train-until YYYY-MM-DD --test-until YYYY-MM-DD", ""
+    train = f"  headrace models train --pipeline {folder} --history {history} {days} --alias {alias}"
+    return f"train and register one with:\n{first}{train}"
+
+
+def _create_topics(pipeline: Pipeline, environment: Environment, console: Console) -> None:
+    from scripts.kafka.topics import Topic, create
+
+    names = topics_of(pipeline.with_topic_prefix(environment.kafka.topic_prefix))
+    created = create(environment.kafka.bootstrap_servers, [Topic(name) for name in names])
+    _say(console, f"topics: {len(names)}" + (f", created {', '.join(created)}" if created else ", all there"))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"[green]✓[/green] {text}", highlight=False, soft_wrap=True)

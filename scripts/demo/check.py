@@ -1,0 +1,89 @@
+"""The checks behind the numbers: the input is read back from Kafka and everything is worked out again from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.demo.accounting import Accounting, Sent, account
+from scripts.demo.collect import Collector
+from scripts.demo.outputs import observed_of
+from scripts.demo.quality import differing_scores
+from scripts.demo.settings import DemoError
+from scripts.kafka.consume import Record, read_all
+from udfs.core.batches import RawBatch
+from udfs.core.definition import Pipeline
+from udfs.core.model import Scorer
+from udfs.core.parity import ParityReport, check_parity
+
+_BATCH_RECORDS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What was found."""
+
+    accounting: Accounting
+    #: letters of enrichment topics, where nothing bad was sent
+    enrichment_letters: int
+    parity: ParityReport
+    #: predictions whose score is not what the model gives for the features beside it
+    score_mismatches: int
+
+
+def check(
+    bootstrap: str, pipeline: Pipeline, folder: Path, sent: list[Sent], collected: Collector, scorer: Scorer
+) -> Checks:
+    """Account for every event, and work out features and scores again.
+
+    Raises
+    ------
+    DemoError : the input topic does not hold what was sent.
+    """
+    source = pipeline.source.topic
+    inputs = read_all(bootstrap, source)
+    compare_inputs(sent, inputs)
+    records = [*inputs, *(one for join in pipeline.enrichments for one in read_all(bootstrap, join.topic))]
+    order = pipeline.sinks.order.topic
+    return Checks(
+        account(sent, collected.outcomes(source)),
+        sum(one.origin.topic != source and one.topic != order for one in collected.letters),
+        check_parity(pipeline, folder, raw_batches(records), observed_of(collected.predictions, collected.letters)),
+        differing_scores(collected.predictions, scorer),
+    )
+
+
+def compare_inputs(sent: list[Sent], inputs: list[Record]) -> None:
+    """Refuse to go on when Kafka does not hold what was sent: the ledger would be of other records.
+
+    Raises
+    ------
+    DemoError : a record is missing, extra, changed or elsewhere.
+    """
+    for one, record in zip(sent, inputs, strict=False):
+        if one.origin != (record.topic, record.partition, record.offset) or (one.key, one.value) != (
+            record.key,
+            record.value,
+        ):
+            msg = f"{record.topic} at offset {record.offset}: is not what was sent; does anyone else write there?"
+            raise DemoError(msg)
+    if len(sent) != len(inputs):
+        msg = (
+            f"{sent[0].origin.topic}: holds {len(inputs)} records, {len(sent)} were sent; does anyone else write there?"
+        )
+        raise DemoError(msg)
+
+
+def raw_batches(records: list[Record]) -> Iterator[RawBatch]:
+    """Cut records, one topic after the other, into raw batches with Kafka's own origins."""
+    for topic in dict.fromkeys(record.topic for record in records):
+        mine = [record for record in records if record.topic == topic]
+        for start in range(0, len(mine), _BATCH_RECORDS):
+            part = mine[start : start + _BATCH_RECORDS]
+            yield RawBatch(
+                topic,
+                [one.value for one in part],
+                [one.key for one in part],
+                [one.partition for one in part],
+                [one.offset for one in part],
+                [one.timestamp_ms for one in part],
+            )

@@ -1,0 +1,65 @@
+"""A small ONNX model for tests: logistic regression over the features, null as 0; no number where its guard is above a limit."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from udfs.core.definition import Pipeline
+from udfs.core.features import feature_columns, feature_set_hash
+from udfs.core.model import ONNX_FILE, ModelContract
+
+GUARD, GUARD_LIMIT = "distance_mi", 4_000.0
+"""Flights to Honolulu are longer: the model gives no number for them."""
+
+
+def write_model(pipeline: Pipeline, folder: Path, model: Path) -> Path:
+    """Write a model folder that fits a pipeline, and return it.
+
+    Parameters
+    ----------
+    folder : of the pipeline's files
+    model : the folder to make
+    """
+    inputs = feature_columns(pipeline)
+    guard = inputs.index(GUARD) if GUARD in inputs else 0
+    weights = (np.sin(np.arange(len(inputs)) + 1.0) / 1000).astype(np.float32)
+    constants = {
+        "weights": weights.reshape(-1, 1),
+        "zero": np.zeros(1, np.float32),
+        "limit": np.full(1, GUARD_LIMIT, np.float32),
+        "nan": np.full(1, np.nan, np.float32),
+        "guard": np.array([guard], np.int64),
+    }
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "features"], ["filled"]),
+        helper.make_node("MatMul", ["filled", "weights"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["probability"]),
+        helper.make_node("Gather", ["filled", "guard"], ["guarded"], axis=1),
+        helper.make_node("Greater", ["guarded", "limit"], ["beyond"]),
+        helper.make_node("Where", ["beyond", "nan", "probability"], ["score"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "logistic",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(inputs)])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    model.mkdir(parents=True)
+    (model / ONNX_FILE).write_bytes(onnx)
+    ModelContract(
+        name=pipeline.model.name,
+        version="1",
+        sha256=hashlib.sha256(onnx).hexdigest(),
+        feature_set=feature_set_hash(pipeline, folder),
+        inputs=list(inputs),
+        onnx_input="features",
+        onnx_output="score",
+        output_column=0,
+        threshold=0.5,
+    ).write(model)
+    return model

@@ -1,0 +1,73 @@
+"""Four lanes on two subtasks, from three partitions: nothing missing or doubled, and exact in the order that was stamped."""
+
+import pytest
+
+from scripts.flights.replay import replay
+from scripts.flights.stream import merge
+from scripts.kafka.consume import Record
+from scripts.services.endpoints import Endpoints
+from tests.flink.cluster import Cluster
+from tests.flink.flights import PATIENT, departures, flights_folder, weather
+from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, scoring
+from udfs.core.features import plan_stages
+from udfs.core.lanes import lane_of
+
+LANES = 4
+
+
+@pytest.fixture(scope="module")
+def run(
+    cluster: Cluster, services: Endpoints, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Scoring, dict[str, list[Record]], Outputs]:
+    """Return the setting, all that was read and all that came out."""
+    folder, prefix = tmp_path_factory.mktemp("parallel"), "parallel."
+    setting = scoring(
+        cluster, services, flights_folder(folder / "flights"), prefix, folder,
+        partitions=3, lanes=LANES, time=PATIENT,
+    )  # fmt: skip
+    job = setting.start(parallelism=2)
+    sent, _ = departures(prefix, each=1)
+    replay(merge(weather(prefix), sent), setting.kafka, rate_eps=400.0)
+    setting.await_outputs(len(sent) + len(weather(prefix)))
+    assert cluster.failures(job) == []
+    cluster.stop(job)
+    return setting, setting.inputs(), setting.outputs()
+
+
+def test_every_record_ends_exactly_once(run: tuple[Scoring, dict[str, list[Record]], Outputs]) -> None:
+    setting, inputs, outputs = run
+    assert {record.partition for record in inputs[setting.pipeline.source.topic]} == {0, 1, 2}
+    assert_each_once(inputs, outputs)
+    assert min(len(outputs.rejects), len(outputs.late)) > 0
+
+
+def test_every_lane_of_every_stage_numbers_its_rows_without_a_gap(
+    run: tuple[Scoring, dict[str, list[Record]], Outputs],
+) -> None:
+    setting, _, outputs = run
+    assert_gapless(outputs)
+    lanes_of_entity = {
+        stage.entity: {lane for entity, lane in outputs.stamps() if entity == stage.entity}
+        for stage in plan_stages(setting.pipeline)
+    }
+    assert lanes_of_entity["tailnum"] == set(range(LANES))
+    assert lanes_of_entity["origin"] == {lane_of(origin, LANES) for origin in ("EWR", "JFK", "LGA")}
+
+
+def test_every_row_was_numbered_in_the_lane_of_its_entity(
+    run: tuple[Scoring, dict[str, list[Record]], Outputs],
+) -> None:
+    _, inputs, outputs = run
+    keys = {(topic, one.partition, one.offset): one.key for topic, records in inputs.items() for one in records}
+    for origin, seen in outputs.observed.items():
+        for entity in seen.order.keys() & {"tailnum"}:
+            assert seen.order[entity][0] == lane_of((keys[origin] or b"").decode(), LANES)
+
+
+def test_features_equal_those_of_each_lane_run_alone_in_the_stamped_order(
+    run: tuple[Scoring, dict[str, list[Record]], Outputs],
+) -> None:
+    setting, inputs, outputs = run
+    report = setting.parity(inputs, outputs)
+    assert report.rows == len(outputs.predictions) > 1_500
+    assert (report.mismatches, report.missing, report.examples) == (0, 0, [])

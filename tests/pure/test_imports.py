@@ -1,0 +1,81 @@
+"""Imports point one way: flink_jobs -> udfs -> udfs.core, and flink_jobs -> models -> udfs.core."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("flink_jobs", "models", "scripts", "udfs")
+#: folder -> what its modules may import of ours
+ALLOWED = {
+    "udfs/core": ("udfs.core",),
+    "udfs": ("udfs",),
+    "models": ("models", "udfs.core"),
+    "flink_jobs": ("flink_jobs", "models", "udfs", "scripts"),
+}
+FORBIDDEN_IN_CORE = ("pyflink", "py4j", "apache_beam", "mlflow", "redis", "kafka", "confluent_kafka")
+
+
+def sources(folder: str) -> list[Path]:
+    """Return the modules of a folder; those of the pure package count for it only."""
+    found = sorted((ROOT / folder).rglob("*.py"))
+    return [path for path in found if folder != "udfs" or not path.is_relative_to(ROOT / "udfs" / "core")]
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, module) of every import of a file, those inside functions too; `from a import b` gives `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_point_one_way(folder: str) -> None:
+    assert sources(folder)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in sources(folder)
+        for line, module in imported(path)
+        if is_within(module, OURS) and not is_within(module, ALLOWED[folder])
+    ]
+    assert wrong == []
+
+
+def test_the_pure_package_imports_no_service_and_no_engine() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in sources("udfs/core")
+        for line, module in imported(path)
+        if is_within(module, FORBIDDEN_IN_CORE)
+    ]
+    assert wrong == []
+
+
+LOAD_ALL = """
+import importlib, json, sys
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_loading_the_pure_package_loads_no_service_and_no_engine() -> None:
+    paths = [path.relative_to(ROOT).with_suffix("") for path in sources("udfs/core")]
+    names = json.dumps([".".join(path.parts).removesuffix(".__init__") for path in paths])
+    command = [sys.executable, "-c", LOAD_ALL, names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "numba" in loaded
+    assert loaded.isdisjoint({*FORBIDDEN_IN_CORE, "flink_jobs", "models", "scripts"})

@@ -1,0 +1,111 @@
+"""The plan says what the engine does: its sizes and times are held to the arrays and the log themselves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from udfs.core.batches import RawBatch
+from udfs.core.cells import Layout, Track
+from udfs.core.features import feature_columns, feature_set_hash, plan_stages
+from udfs.core.ingest import Ingest
+from udfs.core.lane import Lane, stage_name
+from udfs.core.loading import load_pipeline
+from udfs.core.plan import CELL_BYTES, VALUE_BYTES, describe
+from udfs.core.plan_report import PlanReport, Runtime
+
+FLIGHTS = Path(__file__).parents[2] / "conf" / "flights"
+RUNTIME = Runtime(10, 5, 1, 5_000, 2, 128, exactly_once=True, online_store=True, topic_prefix="")
+HALF_HOUR_MS = 1_800_000
+LONG_AGO_MS = 1_356_998_400_000
+
+
+@pytest.fixture(scope="module")
+def report() -> PlanReport:
+    return describe(load_pipeline(FLIGHTS), FLIGHTS, RUNTIME)
+
+
+def test_stages_and_features_are_those_of_the_engine(report: PlanReport) -> None:
+    pipeline = load_pipeline(FLIGHTS)
+    stages = plan_stages(pipeline)
+    assert [stage.name for stage in report.stages] == [stage_name(stage) for stage in stages]
+    assert [one.column for stage in report.stages for one in stage.features] == [
+        feature.name for stage in stages for feature in stage.features
+    ]
+    assert report.inputs == feature_columns(pipeline)
+    assert report.feature_set == feature_set_hash(pipeline, FLIGHTS)
+
+
+def test_a_window_of_one_hour_by_minutes_folds_61_tiles(report: PlanReport) -> None:
+    one = next(one for one in report.stages[1].features if one.column == "origin_dep_delay_min_mean_1h")
+    assert (one.window_ms, one.slide_ms, one.tiles, one.aggregation) == (3_600_000, 60_000, 61, "mean")
+
+
+@pytest.mark.parametrize("width", [1, 7])
+def test_bytes_of_a_cell_are_those_of_the_arrays(width: int) -> None:
+    track = Track(Layout("", 1, width))
+    arrays = (track.older, track.owner, track.tile, track.free, track.irs)
+    assert sum(array.nbytes for array in arrays) == track.owner.size * (CELL_BYTES + VALUE_BYTES * width)
+
+
+def test_times_are_those_of_state_and_log(report: PlanReport) -> None:
+    pipeline = load_pipeline(FLIGHTS)
+    for planned, stage in zip(report.stages, plan_stages(pipeline), strict=True):
+        lane = Lane(pipeline, stage, 0, {})
+        times = [(planned.horizon_ms, planned.retention_ms), *((j.horizon_ms, j.retention_ms) for j in planned.joins)]
+        assert times == [(log.cells.horizon_ms, log.retention_ms) for log in lane._logs]
+        layouts = [track.layout for log in lane._logs for track in log.cells.tracks]
+        sizes = [track.cell_bytes for track in planned.tracks] + [join.row_bytes for join in planned.joins]
+        assert sizes == [CELL_BYTES + VALUE_BYTES * layout.width for layout in layouts]
+
+
+def test_a_key_with_an_event_in_every_tile_holds_the_cells_it_says(report: PlanReport) -> None:
+    pipeline = load_pipeline(FLIGHTS)
+    lane = Lane(pipeline, plan_stages(pipeline)[0], 0, {})
+    ingest = Ingest.of_source(pipeline, FLIGHTS)
+    most = report.stages[0].tracks[0].cells_per_key_max
+    most_seen = 0
+    for number in range(most + 20):
+        time_ms = LONG_AGO_MS + number * HALF_HOUR_MS
+        lane.process(ingest.process(_departure(number, time_ms)))
+        most_seen = max(most_seen, lane._windows.tracks[0].live)
+    assert most_seen <= most
+    assert most_seen >= most - 1
+
+
+def test_sinks_state_their_guarantees() -> None:
+    pipeline = load_pipeline(FLIGHTS)
+    report = describe(pipeline, FLIGHTS, replace(RUNTIME, topic_prefix="blue."))
+    sinks = {sink.name: sink for sink in report.sinks}
+    assert sinks["predictions"].target == "topic blue.flights.predictions"
+    assert sinks["predictions"].guarantee == "exactly once, visible at checkpoint"
+    assert "fenced" in sinks["online_store"].guarantee
+    weaker = describe(pipeline, FLIGHTS, replace(RUNTIME, exactly_once=False, online_store=False))
+    assert [sink.guarantee for sink in weaker.sinks] == ["at least once, visible at once"] * 4 + [
+        "not written: the environment has no redis"
+    ]
+
+
+def test_lanes_are_spread_over_the_subtasks() -> None:
+    four = load_pipeline(FLIGHTS).model_copy(update={"lanes": 4})
+    lanes = describe(four, FLIGHTS, RUNTIME).lanes
+    assert [lane.subtask for lane in lanes] == [0, 0, 1, 1]
+    assert len({lane.key_group for lane in lanes}) == 4
+
+
+def _departure(number: int, time_ms: int) -> RawBatch:
+    event = {
+        "flight_id": str(number),
+        "scheduled_at_ms": time_ms,
+        "departed_at_ms": time_ms,
+        "sched_dep_hhmm": 1200,
+        "dep_delay_min": 1.0,
+        "carrier": "UA",
+        "flight": 1,
+        "tailnum": "N1",
+        "origin": "EWR",
+        "dest": "IAH",
+        "distance_mi": 10.0,
+    }
+    return RawBatch("flights.departures", [json.dumps(event).encode()], [b"N1"], [0], [number], [time_ms])
