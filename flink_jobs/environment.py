@@ -53,8 +53,8 @@ def flink_options(pipeline: Pipeline, environment: Environment, knobs: LatencyKn
         "parallelism.default": str(flink.parallelism),
         "python.fn-execution.bundle.time": str(knobs.bundle_ms),
         "execution.buffer-timeout": f"{knobs.buffer_timeout_ms}ms",
-        # Pending micro-batches live in the SQL windows: their uids must survive a redeploy, or those events are lost.
-        "table.exec.uid.generation": "ALWAYS",
+        # Pending micro-batches live in the SQL windows: their uids must survive a redeploy, so `uids` gives them.
+        "table.exec.uid.generation": "DISABLED",
         "pipeline.name": environment.job_name(pipeline.name),
         **flink.options,
     }

@@ -9,6 +9,7 @@ from pyflink.datastream.data_stream import KeyedStream
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
+from flink_jobs.uids import name_operators
 from udfs.batch_rows import FLAG_BITS, NULL_KEY, NULL_VALUE, RAW_TYPE
 
 BATCH_TYPE = Types.ROW([Types.INT(), RAW_TYPE])
@@ -56,8 +57,10 @@ def lanes_of_topic(
             FROM {table}), DESCRIPTOR(pt), INTERVAL '{linger_ms / 1000:.3f}' SECOND))
           GROUP BY lane, window_start, window_end)""")
     )
+    transformation = batches._j_data_stream.getTransformation()
     # The planner's own type for the row is one that Python operators cannot read.
-    batches._j_data_stream.getTransformation().setOutputType(BATCH_TYPE.get_java_type_info())
+    transformation.setOutputType(BATCH_TYPE.get_java_type_info())
+    name_operators(transformation, table)
     return batches
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyflink.common import Time, Types
 from pyflink.datastream import AsyncDataStream, DataStream, StreamExecutionEnvironment
-from pyflink.table import StatementSet, StreamTableEnvironment
+from pyflink.table import StreamTableEnvironment
 
 from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, ship
 from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
@@ -60,24 +60,21 @@ def submit(pipeline_folder: Path, environment_path: Path) -> str:
     flink = execution_environment(flink_options(pipeline, environment, knobs))
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
         ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch))
-        client = assemble(flink, pipeline, environment, knobs).execute().get_job_client()
-    if client is None:
-        msg = "Flink gave no job client; is the cluster in application mode?"
-        raise HeadraceError(msg)
-    return str(client.get_job_id())
+        assemble(flink, pipeline, environment, knobs)
+        return str(flink.execute_async(environment.job_name(pipeline.name)).get_job_id())
 
 
 def assemble(
     flink: StreamExecutionEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs
-) -> StatementSet:
-    """Return the job from source to sink, ready to be executed; its files are attached by `bundle.ship`.
+) -> None:
+    """Put the job together, from source to sink, for `flink` to execute; its files are attached by `bundle.ship`.
 
     Parameters
     ----------
     pipeline : the effective definition, topic names included
     """
     tables = StreamTableEnvironment.create(flink)
-    return write_outputs(tables, build(tables, pipeline, environment, knobs), pipeline, environment)
+    write_outputs(tables, build(tables, pipeline, environment, knobs), pipeline, environment)
 
 
 def build(

@@ -3,10 +3,11 @@ are committed in the same transaction. Guarantee: exactly once, visible to read_
 """
 
 from pyflink.datastream import DataStream
-from pyflink.table import StatementSet, StreamTableEnvironment
+from pyflink.table import StreamTableEnvironment
 
 from flink_jobs.config import Environment
 from flink_jobs.lanes import with_clause
+from flink_jobs.uids import name_operators
 from udfs.core.definition import Pipeline
 from udfs.core.predictions import KEY_SEPARATOR, RECORD_SEPARATOR
 
@@ -39,13 +40,8 @@ def sink_options(pipeline: Pipeline, environment: Environment) -> dict[str, str]
 
 def write_outputs(
     tables: StreamTableEnvironment, outputs: DataStream, pipeline: Pipeline, environment: Environment
-) -> StatementSet:
-    """Explode the rows of `udfs.write` in the JVM into single records, and send each to its topic.
-
-    Returns
-    -------
-    The statement set to execute.
-    """
+) -> None:
+    """Explode the rows of `udfs.write` in the JVM into single records, and send each to its topic."""
     tables.create_temporary_view("outputs", tables.from_data_stream(outputs))
     tables.execute_sql(f"""
         CREATE TABLE {SINK} (
@@ -62,7 +58,9 @@ def write_outputs(
         UNION ALL
         SELECT letter_k, letter_v, letter_topic, letter_h
         FROM outputs CROSS JOIN UNNEST(letters) AS L(letter_topic, letter_k, letter_v, letter_h)""")
-    return statements
+    statements.attach_as_datastream()
+    for transformation in outputs.get_execution_environment()._j_stream_execution_environment.getTransformations():
+        name_operators(transformation, SINK)
 
 
 def _character(separator: str) -> str:

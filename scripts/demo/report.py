@@ -30,6 +30,9 @@ class Report:
     pages: dict[str, str]
     #: the command that submitted the job
     submitted: str
+    #: of the machine, at the end: numbers on a busy one say little
+    cores: int
+    load_average_1min: float
     wall_s: float
     steps_s: dict[str, float]
 
@@ -98,6 +101,8 @@ def as_json(report: Report) -> dict[str, Any]:
             "model": report.model,
             "submitted": report.submitted,
             "pages": report.pages,
+            "cores": report.cores,
+            "load_average_1min": round(report.load_average_1min, 2),
             "wall_s": round(report.wall_s, 1),
             "steps_s": {text: round(seconds, 1) for text, seconds in report.steps_s.items()},
         },

@@ -1,6 +1,7 @@
 """The demo as the list of its steps: services, model, job, two months of flights, checks, report."""
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -114,6 +115,8 @@ def _run(settings: Settings, steps: Steps, undo: Undo) -> Report:
         row=ground.row(places.redis, row_key),
         pages={"Flink": job.rest.page(job_id), "MLflow": places.mlflow},
         submitted=line.line,
+        cores=os.cpu_count() or 1,
+        load_average_1min=os.getloadavg()[0],
         wall_s=time.monotonic() - started_s,
         steps_s=dict(steps.done),
     )

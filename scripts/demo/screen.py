@@ -84,6 +84,7 @@ def _speed(report: Report) -> Table:
             (f"latency at {report.rate_eps:g}/s, append to append: p50", f"{timing.latency_ms[50]:.0f} ms"),
             ("  p99", f"{timing.latency_ms[99]:.0f} ms"),
             ("  p99.9", f"{timing.latency_ms[99.9]:.0f} ms"),
+            (f"{report.cores} cores, load average at the end", f"{report.load_average_1min:.1f}"),
             ("predictions computed again offline", f"{parity.rows:,}"),
             ("  with any feature not bit-equal", _good_if_zero(parity.mismatches)),
             ("  with a score not bit-equal", _good_if_zero(report.checks.score_mismatches)),

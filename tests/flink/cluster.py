@@ -1,10 +1,11 @@
-"""One Flink MiniCluster for all tests of the ring: real Python worker processes, RocksDB, one TaskManager of four slots.
+"""One Flink MiniCluster for all tests of the ring: Python worker processes, RocksDB, one TaskManager of four slots.
 
 It lives in the JVM of PyFlink's gateway, whose class path has the Kafka connector, as a cluster's `lib` folder does.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -95,7 +96,10 @@ class Cluster:
         )
 
     def kill_task_manager(self) -> None:
-        """End the TaskManager with all its tasks, and start another one."""
+        """End the TaskManager with all its tasks and workers, as a machine that is lost, and start another one."""
+        # First the workers: the state of a closed task crashes this JVM when a worker still asks for it.
+        for worker in self.python_workers():
+            os.kill(worker, signal.SIGKILL)
         self._minicluster.terminateTaskManager(0).get()
         self._minicluster.startTaskManager()
 
@@ -105,7 +109,7 @@ class Cluster:
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-                if b"beam_sdk_worker_main\0" in stat.with_name("cmdline").read_bytes():
+                if b"pyflink.fn_execution.beam.beam_boot\0" in stat.with_name("cmdline").read_bytes():
                     workers.append(int(stat.parent.name))
             except OSError:  # it ended meanwhile
                 continue
@@ -133,7 +137,7 @@ class Cluster:
     def records_read(self, job: str, table: str) -> int:
         """Return how many records the source operator of a table has handed on."""
         for vertex in self._get(f"/jobs/{job}")["vertices"]:
-            if vertex["name"].startswith(f"Source: {table}["):
+            if f".{table} -" in vertex["name"]:
                 return int(vertex["metrics"]["write-records"])
         msg = f"job {job} reads no table {table}"
         raise LookupError(msg)

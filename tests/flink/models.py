@@ -1,4 +1,4 @@
-"""A small ONNX model for tests: logistic regression over the features, null as 0; no number where its guard is above a limit."""
+"""A small ONNX model for tests: logistic regression, null as 0; no number where its guard is above a limit."""
 
 import hashlib
 from pathlib import Path

@@ -58,9 +58,8 @@ class Scoring:
         execution = self.cluster.environment(options)
         shutil.rmtree(self.scratch, ignore_errors=True)
         ship(execution, self.pipeline, self.folder, self.model, self.scratch)
-        client = assemble(execution, self.pipeline, environment, knobs).execute().get_job_client()
-        assert client is not None
-        return str(client.get_job_id())
+        assemble(execution, self.pipeline, environment, knobs)
+        return str(execution.execute_async(environment.job_name(self.pipeline.name)).get_job_id())
 
     @property
     def kafka(self) -> str:
@@ -83,7 +82,7 @@ class Scoring:
         deadline_s = time.monotonic() + OUTPUT_WAIT_S
         while len((outputs := self.outputs()).ends) < records:
             assert time.monotonic() < deadline_s, (
-                f"{len(outputs.ends)} of {records} records came out in {OUTPUT_WAIT_S:.0f} s; logs: {self.cluster.folder}"
+                f"{len(outputs.ends)} of {records} came out in {OUTPUT_WAIT_S:.0f} s; logs are in {self.cluster.folder}"
             )
             time.sleep(0.5)
         return outputs
@@ -95,7 +94,14 @@ class Scoring:
 
 
 def scoring(
-    cluster: Cluster, services: Endpoints, folder: Path, prefix: str, scratch: Path, *, partitions: int = 1, **changes: Any
+    cluster: Cluster,
+    services: Endpoints,
+    folder: Path,
+    prefix: str,
+    scratch: Path,
+    *,
+    partitions: int = 1,
+    **changes: Any,
 ) -> Scoring:
     """Set up a pipeline folder for a test: model, environment and empty topics.
 

@@ -1,4 +1,4 @@
-"""An enrichment of the source's own key: the first stage joins it, so the source is ingested by an operator of its own."""
+"""An enrichment of the source's own key: the first stage joins it, and an operator of its own ingests the source."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,13 +83,13 @@ def test_the_first_stage_joins_an_enrichment_of_the_source_key(
     features = {value["event_id"]: value["features"] for value in outputs.predicted.values()}
     assert {key: tuple(row[name] for name in columns) for key, row in features.items()} == {
         "p0": (500.0, 1.0, 10.0, 10.0),
-        "p1": (20.5, 1.0, 7.5, 10.0),
+        "p1": (20.5, 1.0, 7.5, 7.5),
         "p2": (500.0, 2.0, 12.5, 10.0),
-        "p3": (None, 1.0, 1.0, 2.5),  # the newest row says null
-        "p4": (None, 1.0, 3.0, 10.0),  # the only row is newer than the event
+        "p3": (None, 1.0, 1.0, 1.0),  # the newest row says null
+        "p4": (None, 1.0, 3.0, 3.0),  # the only row is newer than the event
         "p5": (None, 1.0, 4.0, 4.0),  # the row is older than max_age
-        "p6": (None, 1.0, 5.0, 10.0),
-        "p7": (None, None, None, 10.0),
+        "p6": (None, 1.0, 5.0, 5.0),
+        "p7": (None, None, None, 6.0),
     }
     reasons = {(origin_of(one).topic, header(one, "stage"), header(one, "reason")) for one in outputs.rejects}
     assert reasons == {(topic, "decode", "missing_field") for topic in inputs}

@@ -1,4 +1,4 @@
-"""The adapter between SQL and Python: records cross bit for bit, lanes are those of the pure package and spread evenly."""
+"""The adapter between SQL and Python: records cross bit for bit, lanes are as the pure package says, evenly spread."""
 
 import json
 import time
@@ -68,7 +68,7 @@ def seen(
 
     flink = cluster.environment(
         {"parallelism.default": str(PARALLELISM), "pipeline.max-parallelism": str(MAX_PARALLELISM)}
-        | {"python.fn-execution.bundle.time": "20", "table.exec.uid.generation": "ALWAYS"}
+        | {"python.fn-execution.bundle.time": "20"}
     )
     options = {
         "connector": "kafka",
@@ -99,7 +99,9 @@ def _read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def test_every_record_crosses_once_with_exact_bytes_place_and_time(seen: tuple[list[Any], list[dict[str, Any]]]) -> None:
+def test_every_record_crosses_once_with_exact_bytes_place_and_time(
+    seen: tuple[list[Any], list[dict[str, Any]]],
+) -> None:
     sent, arrived = seen
     wanted = {(one.partition, one.offset): (one.key, one.value, one.timestamp_ms) for one in sent}
     got = {(row["partition"], row["offset"]): _content(row) for row in arrived}

@@ -1,4 +1,4 @@
-"""Four lanes on two subtasks, from three partitions: nothing missing or doubled, and exact in the order that was stamped."""
+"""Four lanes on two subtasks, from three partitions: nothing missing or doubled, exact in the order stamped."""
 
 import pytest
 

@@ -1,9 +1,11 @@
-"""Abort and resume: a killed worker, a lost TaskManager, a stop with a savepoint, another parallelism. Nothing shows."""
+"""Abort and resume: a killed worker, a lost TaskManager, stops with savepoints, another parallelism. Nothing shows."""
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +28,19 @@ def test_a_killed_worker_and_a_lost_task_manager_leave_no_trace_in_the_outputs(
     setting = scoring(
         cluster, services, flights_folder(tmp_path / "flights"), prefix, tmp_path, partitions=2, lanes=2, time=PATIENT
     )
-    job = setting.start(parallelism=2)
+    job = setting.start()
     sent = merge(weather(prefix), departures(prefix, each=1)[0])
-    traffic = threading.Thread(target=replay, args=(sent, setting.kafka), kwargs={"rate_eps": RATE_EPS})
-    traffic.start()
-    setting.await_outputs(200)  # committed by a checkpoint, which is what the job goes back to
+    first, second, third = (sent.take(part) for part in np.array_split(np.arange(len(sent)), 3))
+    replay(first, setting.kafka, as_fast_as_possible=True)
+    setting.await_outputs(len(first))  # committed by a checkpoint, which is what the job goes back to
 
-    assert traffic.is_alive()
-    os.kill(cluster.python_workers()[0], signal.SIGKILL)
+    with _traffic(setting, second):
+        os.kill(cluster.python_workers()[0], signal.SIGKILL)
     cluster.await_restart(job, 1)
-    before = len(setting.outputs().ends)
-    setting.await_outputs(before + 100)
-
-    assert traffic.is_alive()
     restarts = cluster.restarts(job)
-    cluster.kill_task_manager()
+    with _traffic(setting, third):
+        cluster.kill_task_manager()
     cluster.await_restart(job, restarts + 1)
-    traffic.join()
     setting.await_outputs(len(sent))
     cluster.stop(job)
     _assert_exact(setting)
@@ -61,7 +59,7 @@ def test_a_job_goes_on_from_its_savepoint_with_pending_batches_also_at_another_p
     job = setting.start(parallelism=1)
     replay(first, setting.kafka, as_fast_as_possible=True)
     setting.await_outputs(len(first))
-    savepoint = _stop_with_pending(setting, job, len(first), second)
+    savepoint = _stop_with_pending(setting, job, _departing(setting, first), second)
 
     job = setting.start(parallelism=1, savepoint=savepoint)
     setting.await_outputs(len(first) + len(second))
@@ -76,20 +74,37 @@ def test_a_job_goes_on_from_its_savepoint_with_pending_batches_also_at_another_p
     _assert_exact(setting)
 
 
+@contextmanager
+def _traffic(setting: Scoring, events: Events) -> Iterator[None]:
+    """Send events at a pace; what is done inside begins while they flow."""
+    sending = threading.Thread(target=replay, args=(events, setting.kafka), kwargs={"rate_eps": RATE_EPS})
+    sending.start()
+    time.sleep(1.0)
+    assert sending.is_alive()
+    yield
+    sending.join()
+
+
 def _stop_with_pending(setting: Scoring, job: str, read_before: int, more: Events) -> str:
-    """Send records and stop the job while they wait in micro-batches; return the savepoint."""
-    topic, cluster = setting.pipeline.source.topic, setting.cluster
-    departing = sum(one == topic for one in more.topics)
-    before = sum(origin.topic == topic for origin in setting.outputs().ends) if read_before else 0
+    """Send records and stop the job while they wait in micro-batches; return the savepoint.
+
+    Parameters
+    ----------
+    read_before : departures that the job has read since it started
+    """
     time.sleep((LINGER_MS - time.time() * 1000 % LINGER_MS) / 1000)  # windows of processing time start at the epoch
     replay(more, setting.kafka, as_fast_as_possible=True)
-    while cluster.records_read(job, "events") < before + departing:
+    while setting.cluster.records_read(job, "events") < read_before + _departing(setting, more):
         time.sleep(0.05)
-    savepoint = cluster.stop(job)
+    savepoint = setting.cluster.stop(job)
     out = setting.outputs().ends
     sent = sum(len(records) for records in setting.inputs().values())
     assert len(out) < sent, "every record had come out already: the savepoint held none"
     return savepoint
+
+
+def _departing(setting: Scoring, some: Events) -> int:
+    return sum(topic == setting.pipeline.source.topic for topic in some.topics)
 
 
 def _assert_exact(setting: Scoring) -> None:

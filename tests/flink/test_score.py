@@ -1,4 +1,4 @@
-"""Two days of flights with poison through the scoring job: each record ends once, where it should, with exact numbers."""
+"""Two days of flights with poison through the scoring job: each record ends once, as it should, exact to the bit."""
 
 import itertools
 from collections.abc import Iterator
@@ -16,7 +16,16 @@ from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import RAISING, departures, flights_folder, weather
 from tests.flink.models import GUARD_LIMIT
-from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, header, origin_of, raw_batch, scoring
+from tests.flink.scoring import (
+    Outputs,
+    Scoring,
+    assert_each_once,
+    assert_gapless,
+    header,
+    origin_of,
+    raw_batch,
+    scoring,
+)
 from udfs.core.batches import OFFSET, PARTITION
 from udfs.core.features import feature_columns, feature_set_hash, plan_stages
 from udfs.core.model import ModelContract, Scorer, feature_matrix
@@ -157,14 +166,14 @@ def test_a_prediction_names_its_event_its_model_its_origin_and_all_features(run:
 
 def test_features_and_scores_equal_those_of_the_offline_path_bit_for_bit(run: Finished) -> None:
     columns = feature_columns(run.scoring.pipeline)
-    wrong = []
+    wrong: list[tuple[Origin, object]] = []
     for origin, value in run.outputs.predicted.items():
         offline = run.offline[origin]
         wanted = {name: None if offline[name] is None else float(offline[name]).hex() for name in columns}
         got = {name: None if one is None else float(one).hex() for name, one in value["features"].items()}
         wrong += [] if got == wanted else [(origin, set(got.items()) ^ set(wanted.items()))]
         if np.float32(value["score"]) != value["score"] or offline["score"] != value["score"]:
-            wrong.append((origin, {("score", (value["score"], offline["score"]))}))
+            wrong.append((origin, (value["score"], offline["score"])))
     assert wrong == []
     for origin, row in run.offline.items():
         assert (origin in run.outputs.predicted) == (row["distance_mi"] <= GUARD_LIMIT)

@@ -79,13 +79,13 @@ def test_joins_and_late_rows_are_those_of_the_oracle(seed: int, count: int, cuts
 
 
 def test_the_oracle_meets_joins_gaps_and_late_rows() -> None:
-    sent = with_rates(random_payments(3, 1_500, disorder_ms=6_000), 3)
+    sent = with_rates(random_payments(3, 600, disorder_ms=6_000), 3)
     passed = Passage(joined_pipeline(), "shop").feed(cut(sent, range(0, len(sent), 50)))
     expected, late = oracle(sent)
     assert {row["id"]: (row["rate"], row["is_open"]) for row in passed.rows}.items() <= expected.items()
-    assert len(late) > 10
-    assert sum(row["is_open"] is not None for row in passed.rows) > 200
-    assert sum(row["is_open"] is None for row in passed.rows) > 200
+    assert len(late) > 5
+    assert sum(row["is_open"] is not None for row in passed.rows) > 50
+    assert sum(row["is_open"] is None for row in passed.rows) > 50
 
 
 @pytest.mark.parametrize(

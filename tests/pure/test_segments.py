@@ -108,14 +108,14 @@ def test_a_segment_cut_short_anywhere_is_refused() -> None:
 def test_a_spoiled_segment_raises_nothing_else() -> None:
     chance = random.Random(1)
     refused = 0
-    for _ in range(2_000):
+    for _ in range(500):
         data = bytearray(known().encode())
         data[chance.randrange(len(data))] = chance.randrange(256)
         try:
             Segment.decode(bytes(data))
         except StateFormatError:
             refused += 1
-    assert 100 < refused < 2_000
+    assert 50 < refused < 500
 
 
 def test_arrays_are_little_endian_whatever_they_were() -> None:

@@ -1,0 +1,62 @@
+"""The README's worked example, run as it stands there, and its lists held to the code."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from udfs.core.letters import Reason
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of a language, indentation of the surrounding list taken away."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", README, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    for text in blocks("yaml") + blocks("python"):
+        name = text.partition("\n")[0].removeprefix("# ")
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_worked_example_prints_what_the_readme_says(example: Path) -> None:
+    printed = next(text for text in blocks("text") if text.startswith("a 1.0"))
+    assert run(example, sys.executable, "try.py") == printed
+
+
+def test_the_worked_example_is_valid(example: Path) -> None:
+    headrace = str(Path(sys.executable).with_name("headrace"))
+    assert "conf/orders" in run(example, headrace, "validate", "conf/orders")
+    assert "customer_amount_mean_1h" in run(example, headrace, "plan", "--pipeline", "conf/orders")
+
+
+def test_every_reject_reason_is_explained() -> None:
+    table = README.partition("| reason | what was wrong |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z0-9_]+)`", table)) - {"min", "max", "future_tolerance", "source"} >= set(
+        get_args(Reason)
+    ) - {"late"}
+
+
+def test_every_path_named_in_the_reading_order_exists() -> None:
+    order = README.partition("## Reading the code")[2].partition("\n## ")[0]
+    for name in re.findall(r"`((?:udfs|flink_jobs|models|conf|tests)/[\w./-]*)`", order):
+        assert (ROOT / name).exists(), name
