@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from scripts.services import services as local
 from scripts.services.endpoints import Endpoints
 from scripts.services.home import REPOSITORY
 from tests.flink.cluster import Cluster
+from tests.flink.scoring import fresh_prefix
 
 HOME = REPOSITORY / "build" / "test-flink"
 
@@ -45,5 +45,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def prefix() -> str:
-    """Put before every topic name and store key of one test."""
-    return f"t{uuid.uuid4().hex[:8]}."
+    """Return what one test puts before its topic names and store keys."""
+    return fresh_prefix("test")

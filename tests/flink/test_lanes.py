@@ -18,6 +18,7 @@ from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.operators import Recorder
+from tests.flink.scoring import fresh_prefix
 from udfs.batch_rows import RAW_TYPE
 from udfs.core.lanes import key_group, lane_keys, lane_of
 
@@ -49,7 +50,7 @@ def seen(
     services: Endpoints, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """Return (records of the topic, what the Python operators saw of them)."""
-    topic, folder = "lanes", tmp_path_factory.mktemp("seen")
+    topic, folder = fresh_prefix("lanes") + "records", tmp_path_factory.mktemp("seen")
     create(services.kafka, [Topic(topic, 2, {"message.timestamp.type": "CreateTime", "retention.ms": "-1"})])
     producer = KafkaProducer(bootstrap_servers=services.kafka)
     for round_number in range(3):
@@ -149,9 +150,9 @@ def test_lanes_fall_evenly_on_the_subtasks_in_order(seen: tuple[list[Any], list[
     assert [subtasks[number] for number in numbers] == [{0}, {0}, {1}, {1}]
 
 
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("max_parallelism", [1, 128, 720, 32768])
-def test_key_groups_are_those_that_flink_assigns(cluster: Cluster, max_parallelism: int) -> None:
-    assert cluster.folder.exists()  # the gateway has started with its class path
+def test_key_groups_are_those_that_flink_assigns(max_parallelism: int) -> None:
     jvm = get_gateway().jvm
     assignment = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
     row = jvm.org.apache.flink.types.Row(1)
@@ -160,9 +161,9 @@ def test_key_groups_are_those_that_flink_assigns(cluster: Cluster, max_paralleli
         assert key_group(number, max_parallelism) == assignment.assignToKeyGroup(row, max_parallelism), number
 
 
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("lanes", "parallelism"), [(1, 1), (2, 2), (4, 2), (4, 4), (6, 3), (8, 4), (128, 16)])
-def test_flink_puts_as_many_lanes_on_each_subtask(cluster: Cluster, lanes: int, parallelism: int) -> None:
-    assert cluster.folder.exists()
+def test_flink_puts_as_many_lanes_on_each_subtask(lanes: int, parallelism: int) -> None:
     jvm = get_gateway().jvm
     assignment = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
     row = jvm.org.apache.flink.types.Row(1)

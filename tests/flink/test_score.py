@@ -21,6 +21,7 @@ from tests.flink.scoring import (
     Scoring,
     assert_each_once,
     assert_gapless,
+    fresh_prefix,
     header,
     origin_of,
     raw_batch,
@@ -49,7 +50,7 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def run(cluster: Cluster, services: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    folder, prefix = tmp_path_factory.mktemp("score"), "score."
+    folder, prefix = tmp_path_factory.mktemp("score"), fresh_prefix("score")
     setting = scoring(cluster, services, flights_folder(folder / "flights"), prefix, folder)
     job = setting.start()
     sky = weather(prefix)

@@ -57,7 +57,7 @@ def declaration(**changes: Any) -> dict[str, Any]:
         "features": [*USER_FEATURES, *SHOP_FEATURES],
         "model": {"name": "shop-model"},
         "sinks": {name: {"topic": f"shop.{name}"} for name in ("predictions", "rejects", "late", "order")},
-        "time": {"allowed_lateness": "1500ms", "future_tolerance": "1d"},
+        "time": {"allowed_lateness": "1500ms", "future_tolerance": "1d", "forget_idle_after": "0ms"},
     } | changes
 
 

@@ -146,7 +146,7 @@ class Sinks(Declared):
 
 
 class TimePolicy(Declared):
-    """What counts as late and as future."""
+    """What counts as late, as future and as idle."""
 
     allowed_lateness_ms: DurationMs = Field(
         3_600_000, alias="allowed_lateness", description="behind the newest event of the same key; beyond it: late"
@@ -154,6 +154,16 @@ class TimePolicy(Declared):
     future_tolerance_ms: DurationMs = Field(
         86_400_000, alias="future_tolerance", description="ahead of the Kafka timestamp; beyond it: rejected as future"
     )
+    forget_idle_after_ms: DurationMs = Field(
+        604_800_000,
+        alias="forget_idle_after",
+        description="a key this far behind the lane's newest event starts anew; never below the longest window plus "
+        "lateness; must exceed the skew between partitions of a backlog",
+    )
+
+    def horizon_ms(self, reach_ms: int, lateness_ms: int) -> int:
+        """Return how far a key may fall behind the lane's clock before it is forgotten."""
+        return max(self.forget_idle_after_ms, reach_ms + lateness_ms)
 
 
 class Latency(Declared):

@@ -102,6 +102,11 @@ class Stage:
         """Size of the longest window; 0 for a stage without windows."""
         return max((feature.size_ms for feature in self.features), default=0)
 
+    @property
+    def reach_ms(self) -> int:
+        """How far behind an event its windows read: the longest window and one slide."""
+        return self.longest_ms + max((track.slide_ms for track in self.tracks), default=0)
+
 
 def plan_stages(pipeline: Pipeline) -> tuple[Stage, ...]:
     """Return the stages in data-path order: the entity of the Kafka key first, the others as declared."""

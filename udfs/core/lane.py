@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from udfs.core.batches import Piece, add_columns, lane_column, seq_column
 from udfs.core.cells import KeyedCells, Layout
-from udfs.core.definition import Enrichment, Pipeline
+from udfs.core.definition import Enrichment, Pipeline, TimePolicy
 from udfs.core.features import Stage
 from udfs.core.ingest import number_column
 from udfs.core.kernels.admit import LATE
@@ -46,24 +46,24 @@ class Lane:
         self._pipeline, self._stage, self._number, self._mapping = pipeline, stage, number, mapping
         self._time, self._key = pipeline.contract.time, pipeline.source.key
         lateness_ms = pipeline.time.allowed_lateness_ms
-        slide_ms = max((track.slide_ms for track in stage.tracks), default=0)
-        reach_ms = stage.longest_ms + slide_ms
         self._layouts = [(track, track.opcodes, track.inputs, track.offsets) for track in stage.tracks]
         layouts = [Layout(track.layout, track.slide_ms, int(track.offsets[-1])) for track in stage.tracks]
-        self._windows = KeyedCells(layouts, lateness_ms, reach_ms + lateness_ms)
+        self._windows = KeyedCells(layouts, lateness_ms, pipeline.time.horizon_ms(stage.reach_ms, lateness_ms))
         self._joins = {
-            enrichment.topic: (number, enrichment, KeyedCells([_join_layout(enrichment)], *_join_reach(enrichment)))
+            enrichment.topic: (number, enrichment, _join_cells(enrichment, pipeline.time))
             for number, enrichment in enumerate(stage.enrichments, start=1)
         }
-        self._logs = [Log(0, self._windows, reach_ms)]
+        self._logs = [Log(0, self._windows, stage.reach_ms)]
         self._logs += [Log(n, cells, enrichment.keep_ms) for n, enrichment, cells in self._joins.values()]
+        self._no_columns = _no_columns(stage)
         self._next_seq = self._next_number = 0
         self._restore()
 
     def process(self, piece: Piece) -> Piece:
         """Return the piece with the stage's columns; late rows become letters; enrichment rows stay in the state."""
         if piece.rows.num_rows == 0:
-            return piece
+            is_source = piece.topic == self._pipeline.source.topic
+            return piece.with_rows(add_columns(piece.rows, self._no_columns)) if is_source else piece
         if piece.topic in self._joins:
             return self._keep(piece)
         return self._featurize(piece)
@@ -170,13 +170,19 @@ def stamps(row: dict[str, object]) -> dict[str, tuple[int, int]]:
     return {entity: (row[lane_column(entity)], row[seq_column(entity)]) for entity in entities}  # type: ignore[misc]
 
 
-def _join_layout(enrichment: Enrichment) -> Layout:
-    return Layout(f"{enrichment.name}:" + ",".join(enrichment.take.values()), 1, len(enrichment.take))
+def _no_columns(stage: Stage) -> dict[str, pa.Array]:
+    """Return the stage's columns for a piece without rows."""
+    names = [feature.name for feature in stage.features] + [n for one in stage.enrichments for n in one.take]
+    columns = {name: pa.array([], pa.float64()) for name in names}
+    columns[lane_column(stage.entity)] = pa.array([], pa.int32())
+    columns[seq_column(stage.entity)] = pa.array([], pa.int64())
+    return columns
 
 
-def _join_reach(enrichment: Enrichment) -> tuple[int, int]:
-    """Return (lateness, horizon) of an enrichment's store: its history is kept behind the newest row of a key."""
-    return enrichment.keep_ms, enrichment.keep_ms + enrichment.max_age_ms
+def _join_cells(enrichment: Enrichment, time: TimePolicy) -> KeyedCells:
+    """Return the store of an enrichment's rows: a row is late when it is behind the history kept of its key."""
+    layout = Layout(f"{enrichment.name}:" + ",".join(enrichment.take.values()), 1, len(enrichment.take))
+    return KeyedCells([layout], enrichment.keep_ms, time.horizon_ms(enrichment.max_age_ms, enrichment.keep_ms))
 
 
 def _matrix(rows: pa.RecordBatch, columns: tuple[str, ...]) -> F64:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.core.batches import Piece
+from udfs.core.errors import DefinitionError
 from udfs.core.letters import no_letters
 
 MASK = 0xFFFFFFFF
@@ -67,6 +68,9 @@ def lane_keys(lanes: int, max_parallelism: int) -> list[int]:
     ----------
     Flink `KeyGroupRangeAssignment.assignToKeyGroup`: murmur hash of `Row.hashCode`, modulo max parallelism.
     """
+    if lanes > max_parallelism:
+        msg = f"lanes: got {lanes}; at most the maximum parallelism of the job, {max_parallelism}"
+        raise DefinitionError(msg)
     wanted = {(2 * lane + 1) * max_parallelism // (2 * lanes): lane for lane in range(lanes)}
     found: dict[int, int] = {}
     number = 0

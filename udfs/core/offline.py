@@ -3,6 +3,7 @@
 One lane per stage; rows go through in the order given.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ def featurize_offline(pipeline: Pipeline, folder: Path, batches: Iterable[RawBat
         for enrichment in stage.enrichments
     }
     rows, letters = [], []
-    for raw in batches:
+    nothing = RawBatch(pipeline.source.topic, [], [], [], [], [])
+    for raw in itertools.chain([nothing], batches):
         piece = ingests[raw.topic].process(raw)
         for lane in lanes[joined_at.get(raw.topic, 0) :]:
             piece = lane.process(piece)

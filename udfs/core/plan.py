@@ -6,7 +6,7 @@ Sizes follow from the arrays of `cells.Track`; times from `lane.Lane` and `log.L
 from pathlib import Path
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import Enrichment, Pipeline
+from udfs.core.definition import Enrichment, Pipeline, TimePolicy
 from udfs.core.features import Feature, Stage, Track, feature_columns, feature_set_hash, plan_stages
 from udfs.core.lanes import key_group, lane_keys
 from udfs.core.plan_report import (
@@ -67,7 +67,7 @@ def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
         derive=pipeline.derive.function if pipeline.derive else None,
         derived=tuple(pipeline.derive.outputs) if pipeline.derive else (),
         lanes=tuple(lanes),
-        stages=tuple(_stage(stage, pipeline.time.allowed_lateness_ms) for stage in plan_stages(pipeline)),
+        stages=tuple(_stage(stage, pipeline.time) for stage in plan_stages(pipeline)),
         model=f"{pipeline.model.name}@{pipeline.model.alias}",
         inputs=feature_columns(pipeline),
         sinks=_sinks(pipeline, runtime),
@@ -75,18 +75,19 @@ def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
     )
 
 
-def _stage(stage: Stage, lateness_ms: int) -> StagePlan:
+def _stage(stage: Stage, time: TimePolicy) -> StagePlan:
+    lateness_ms = time.allowed_lateness_ms
     tracks = tuple(_track(track, lateness_ms) for track in stage.tracks)
-    reach_ms = stage.longest_ms + max((track.slide_ms for track in stage.tracks), default=0)
+    horizon_ms = time.horizon_ms(stage.reach_ms, lateness_ms)
     return StagePlan(
         name=f"featurize-{stage.entity}",
         entity=stage.entity,
         features=tuple(_feature(feature) for feature in stage.features),
         tracks=tracks,
-        joins=tuple(_join(enrichment) for enrichment in stage.enrichments),
+        joins=tuple(_join(enrichment, time) for enrichment in stage.enrichments),
         key_bytes_max=KEY_BYTES + sum(TRACK_KEY_BYTES + one.cells_per_key_max * one.cell_bytes for one in tracks),
-        horizon_ms=reach_ms + lateness_ms,
-        retention_ms=2 * (reach_ms + lateness_ms),
+        horizon_ms=horizon_ms,
+        retention_ms=horizon_ms + lateness_ms + stage.reach_ms,
     )
 
 
@@ -115,8 +116,8 @@ def _track(track: Track, lateness_ms: int) -> TrackPlan:
     )
 
 
-def _join(enrichment: Enrichment) -> JoinPlan:
-    horizon_ms = enrichment.keep_ms + enrichment.max_age_ms
+def _join(enrichment: Enrichment, time: TimePolicy) -> JoinPlan:
+    horizon_ms = time.horizon_ms(enrichment.max_age_ms, enrichment.keep_ms)
     return JoinPlan(
         name=enrichment.name,
         topic=enrichment.topic,
