@@ -54,7 +54,7 @@ def send_all(settings: Settings, kafka: str, flights: Traffic, collected: Collec
 def send_at_once(events: Events, kafka: str, console: Console) -> int:
     """Send events in one transaction, so that a reader of committed records finds all of them at the same time.
 
-    The sender, which is slower than the job and would share its cores, is through before the job starts.
+    The sender, which shares the job's cores, is through before the job starts on them.
 
     Returns
     -------

@@ -17,8 +17,10 @@ PERCENTILES = (50, 90, 99, 99.9)
 class Timing:
     """How fast it was."""
 
-    #: predictions per second, from when the backlog could be read to the last prediction out
+    #: predictions of the backlog per second, from its first append in to its last append out: sending it is part of that
     throughput_eps: float
+    #: the same from when all of the backlog could be read: the job alone
+    catch_up_eps: float
     throughput_rows: int
     #: percentile -> prediction's append minus input's append
     latency_ms: dict[float, float]
@@ -39,6 +41,7 @@ def measure(predictions: list[Prediction], backlog_visible_ms: int, paced_from_o
     out_ms = np.array([one.appended_ms for one in predictions], np.int64)
     paced = offset >= paced_from_offset
     return Timing(
+        throughput_eps(int(taken_ms[~paced].min(initial=backlog_visible_ms)), out_ms[~paced]),
         throughput_eps(backlog_visible_ms, out_ms[~paced]),
         int(np.count_nonzero(~paced)),
         percentiles_ms((out_ms - taken_ms)[paced]),
@@ -46,8 +49,8 @@ def measure(predictions: list[Prediction], backlog_visible_ms: int, paced_from_o
     )
 
 
-def throughput_eps(visible_ms: int, out_ms: NDArray[np.int64]) -> float:
-    """Return rows per second from when a backlog could be read to the last append out; 0.0 without rows.
+def throughput_eps(start_ms: int, out_ms: NDArray[np.int64]) -> float:
+    """Return rows per second from a start to the last append out; 0.0 without rows.
 
     Examples
     --------
@@ -57,7 +60,7 @@ def throughput_eps(visible_ms: int, out_ms: NDArray[np.int64]) -> float:
     if len(out_ms) == 0:
         return 0.0
     # Timestamps are whole milliseconds: a shorter time than one cannot be told.
-    return len(out_ms) * 1000.0 / max(int(out_ms.max()) - visible_ms, 1)
+    return len(out_ms) * 1000.0 / max(int(out_ms.max()) - start_ms, 1)
 
 
 def percentiles_ms(latency_ms: NDArray[np.int64]) -> dict[float, float]:

@@ -51,7 +51,8 @@ def test_throughput_is_of_the_backlog_and_latency_of_what_came_after() -> None:
     backlog = [prediction(i, 1_000 + i, 2_000 + 10 * i) for i in range(101)]  # the last one is out at 3000
     paced = [prediction(200 + i, 10_000 + i, 10_000 + 2 * i) for i in range(1, 101)]  # latency 1 to 100
     timing = measure([*paced, *backlog], backlog_visible_ms=1_990, paced_from_offset=200)
-    assert timing.throughput_eps == pytest.approx(101 / 1.010)
+    assert timing.throughput_eps == pytest.approx(101 / 2.0)
+    assert timing.catch_up_eps == pytest.approx(101 / 1.010)
     assert (timing.throughput_rows, timing.latency_rows) == (101, 100)
     assert timing.latency_ms == {50: 51.0, 90: 91.0, 99: 100.0, 99.9: 100.0}
 
@@ -150,7 +151,8 @@ def test_the_report_has_exactly_its_keys_and_is_json(report: Report) -> None:
     assert list(numbers) == KEYS
     assert all(isinstance(numbers[key], int | float) for key in KEYS[:-1])
     assert numbers["events"] == numbers["predictions"] + numbers["rejects"] + numbers["late"] == 1
-    assert (numbers["throughput_eps"], numbers["latency_ms_p99"], numbers["auc"]) == (200.0, 7.0, 0.75)
+    assert (numbers["throughput_eps"], numbers["latency_ms_p99"], numbers["auc"]) == (250.0, 7.0, 0.75)
+    assert numbers["details"]["catch_up_eps"] == 200.0
     assert numbers["details"]["failures"] == failures(report) == []
 
 

@@ -1,13 +1,14 @@
 """The README's worked example, run as it stands there, and its lists held to the code."""
 
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from typer.testing import CliRunner
 
+from flink_jobs.cli import app
 from udfs.core.letters import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -30,23 +31,20 @@ def example(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_the_worked_example_prints_what_the_readme_says(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(example)
+    runpy.run_path("try.py")
+    assert capsys.readouterr().out == next(text for text in blocks("text") if text.startswith("a 1.0"))
 
 
-def test_the_worked_example_prints_what_the_readme_says(example: Path) -> None:
-    printed = next(text for text in blocks("text") if text.startswith("a 1.0"))
-    assert run(example, sys.executable, "try.py") == printed
-
-
-def test_the_worked_example_is_valid(example: Path) -> None:
-    headrace = str(Path(sys.executable).with_name("headrace"))
-    assert "conf/orders" in run(example, headrace, "validate", "conf/orders")
-    assert "customer_amount_mean_1h" in run(example, headrace, "plan", "--pipeline", "conf/orders")
+def test_the_worked_example_is_valid(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(example)
+    validated = CliRunner().invoke(app, ["validate", "conf/orders"])
+    assert validated.exit_code == 0, validated.output
+    planned = CliRunner().invoke(app, ["plan", "--pipeline", "conf/orders", "--json"])
+    assert "customer_amount_mean_1h" in planned.output, planned.output
 
 
 def test_every_reject_reason_is_explained() -> None:
