@@ -17,7 +17,7 @@ PERCENTILES = (50, 90, 99, 99.9)
 class Timing:
     """How fast it was."""
 
-    #: predictions of the backlog per second, from its first append in to its last append out: sending it is part of that
+    #: predictions of the backlog per second, from its first append in to its last append out: sending included
     throughput_eps: float
     #: the same from when all of the backlog could be read: the job alone
     catch_up_eps: float

@@ -11,7 +11,7 @@ from scripts.services import services as local
 from scripts.services.endpoints import Endpoints
 from scripts.services.home import REPOSITORY
 from tests.flink.cluster import Cluster
-from tests.flink.scoring import fresh_prefix
+from tests.flink.names import fresh_prefix
 
 HOME = REPOSITORY / "build" / "test-flink"
 

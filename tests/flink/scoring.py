@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,11 +138,6 @@ def scoring(
     return Scoring(
         cluster, environment, pipeline, folder, write_model(pipeline, folder, scratch / "model"), scratch / "shipped"
     )
-
-
-def fresh_prefix(name: str) -> str:
-    """Return what is put before every topic name and store key of one run; another one each time."""
-    return f"{name}-{uuid.uuid4().hex[:8]}."
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from scripts.kafka.consume import read_all
 from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
+from tests.flink.names import fresh_prefix
 from tests.flink.operators import Recorder
-from tests.flink.scoring import fresh_prefix
 from udfs.batch_rows import RAW_TYPE
 from udfs.core.lanes import key_group, lane_keys, lane_of
 

@@ -8,7 +8,8 @@ from scripts.kafka.consume import Record
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
-from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, fresh_prefix, scoring
+from tests.flink.names import fresh_prefix
+from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, scoring
 from udfs.core.features import plan_stages
 from udfs.core.lanes import lane_of
 

@@ -16,12 +16,12 @@ from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import RAISING, departures, flights_folder, weather
 from tests.flink.models import GUARD_LIMIT
+from tests.flink.names import fresh_prefix
 from tests.flink.scoring import (
     Outputs,
     Scoring,
     assert_each_once,
     assert_gapless,
-    fresh_prefix,
     header,
     origin_of,
     raw_batch,

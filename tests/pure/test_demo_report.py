@@ -128,7 +128,7 @@ def report() -> Report:
     quality = evaluate(scores, positive)
     return Report(
         Checks(books, 0, ParityReport(rows=1), 0),
-        measure([prediction(0, 5, 9), prediction(1, 5, 12)], 4, 1),
+        measure([prediction(0, 5, 9), prediction(1, 5, 12)], 7, 1),
         Quality(quality, quality),
         weather=3,
         labels=4,
@@ -152,7 +152,7 @@ def test_the_report_has_exactly_its_keys_and_is_json(report: Report) -> None:
     assert all(isinstance(numbers[key], int | float) for key in KEYS[:-1])
     assert numbers["events"] == numbers["predictions"] + numbers["rejects"] + numbers["late"] == 1
     assert (numbers["throughput_eps"], numbers["latency_ms_p99"], numbers["auc"]) == (250.0, 7.0, 0.75)
-    assert numbers["details"]["catch_up_eps"] == 200.0
+    assert numbers["details"]["catch_up_eps"] == 500.0
     assert numbers["details"]["failures"] == failures(report) == []
 
 
