@@ -44,9 +44,7 @@ def _await_ready(home: Home, service: Service, report: Callable[[str, str], None
                 raise ServiceError(msg)
         if time.monotonic() > deadline_s:
             logs = "\n".join(_last_lines(home, command) for command in service.commands())
-            msg = (
-                f"{service.name}: not ready after {service.ready_timeout_s:g} s, still waiting for {missing}; {logs}"
-            )
+            msg = f"{service.name}: not ready after {service.ready_timeout_s:g} s, still waiting for {missing}; {logs}"
             raise ServiceError(msg)
         time.sleep(0.2)
 

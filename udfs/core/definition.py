@@ -249,6 +249,12 @@ class Pipeline(Declared):
             if name not in strings:
                 msg = f"{path}: got {name!r}, which is no string field of the contract{did_you_mean(name, strings)}"
                 raise ValueError(msg)
+        topics = [self.source.topic]
+        for position, enrichment in enumerate(self.enrichments):
+            if enrichment.topic in topics:
+                msg = f"enrichments[{position}].topic: got {enrichment.topic!r}, which is read already; join it once"
+                raise ValueError(msg)
+            topics.append(enrichment.topic)
         entities = {group.entity for group in self.features}
         for position, enrichment in enumerate(self.enrichments):
             if enrichment.entity not in entities:
