@@ -30,7 +30,7 @@ headrace stop headrace-flights  [dim]end a job with a savepoint[/dim]
 
 headrace demo  [dim]see the whole path on real flights[/dim]
 """
-ORDER = ("validate", "plan", "run", "status", "stop", "models", "services", "flights", "demo", "schema")
+ORDER = ("validate", "plan", "run", "status", "stop", "history", "models", "services", "flights", "demo", "schema")
 
 
 class _Commands(TyperGroup):
@@ -206,6 +206,28 @@ def stop(
     Console(stderr=True).print(
         f"go on from it with: headrace run score … --from {path}", soft_wrap=True, highlight=False
     )
+
+
+@app.command()
+def history(
+    pipeline: PipelineOption,
+    out: Annotated[
+        Path, typer.Option("--out", help="Parquet file to write; an older one is replaced.", dir_okay=False)
+    ],
+    environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
+) -> None:
+    """Write what Kafka holds of a pipeline as a history for `headrace models train`.
+
+    Every committed record of the topics of its source, enrichments and label, in the order of Kafka timestamps; at
+    equal times enrichments first, then source, label; then by partition and offset. Holds all of them in memory.
+
+    Example: headrace history --pipeline conf/orders --out orders.parquet
+    """
+    from flink_jobs.config import load_environment
+    from flink_jobs.history import export_history
+    from udfs.core.loading import load_pipeline
+
+    export_history(load_pipeline(pipeline), load_environment(environment).kafka, out, Console())
 
 
 @app.command()

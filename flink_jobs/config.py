@@ -8,6 +8,7 @@ from pydantic import Field
 
 from udfs.core.contract import Declared
 from udfs.core.durations import DurationMs
+from udfs.core.home import services_home
 from udfs.core.loading import load_yaml
 from udfs.core.references import resolve
 
@@ -72,11 +73,6 @@ class Environment(Declared):
     def job_name(self, pipeline: str) -> str:
         """Return the name of a pipeline's job: also its consumer group and the prefix of its transactions."""
         return self.flink.options.get("pipeline.name", f"headrace-{self.kafka.topic_prefix}{pipeline}")
-
-
-def services_home() -> Path:
-    """Return the folder of the local services: `HEADRACE_HOME`, else `build/local` of the project."""
-    return Path(os.environ.get("HEADRACE_HOME") or Path(__file__).parent.parent / "build" / "local")
 
 
 def load_environment(path: Path = DEFAULT_ENVIRONMENT) -> Environment:

@@ -21,13 +21,13 @@ class LatencyKnobs:
     buffer_timeout_ms: int
 
 
-def latency_knobs(latency: Latency, stages: int) -> LatencyKnobs:
+def latency_knobs(latency: Latency, operators: int) -> LatencyKnobs:
     """Split a latency target over the path; a knob set by hand keeps its value.
 
-    A record waits for one linger, then for at most one bundle per stage. Half of the target is left for the work itself
-    and for the broker. Smaller batches cost more CPU per event, so the knobs are as large as the target allows.
+    A record waits for one linger, then for at most one bundle per featurize operator. Half of the target is left for
+    the work itself and for the broker. Smaller batches cost more CPU per event: the knobs are as large as can be.
     """
-    share_ms = latency.target_ms / 2 / (stages + 1)
+    share_ms = latency.target_ms / 2 / (operators + 1)
     return LatencyKnobs(
         linger_ms=latency.linger_ms or min(max(int(share_ms), 5), 200),
         bundle_ms=latency.bundle_ms or min(max(int(share_ms / 2), 2), 100),

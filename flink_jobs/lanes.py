@@ -27,7 +27,7 @@ def lanes_of_topic(
     Parameters
     ----------
     table : name for the source table, unique in the job; the uids of its operators follow from it
-    options : connector options of the Kafka table
+    options : connector options of the Kafka table, its topic among them
     linger_ms : how long records are collected, in processing time
     lane_keys : see `udfs.core.lanes.lane_keys`
     """
@@ -45,7 +45,7 @@ def lanes_of_topic(
     numbers = ", ".join(str(key) for key in lane_keys)
     batches = tables.to_data_stream(
         tables.sql_query(f"""
-        SELECT lane AS f0, ROW(v, k, part, off, ts) AS f1 FROM (
+        SELECT lane AS f0, ROW(CAST('{options["topic"]}' AS STRING), v, k, part, off, ts) AS f1 FROM (
           SELECT lane, ARRAY_AGG(v) AS v, ARRAY_AGG(k) AS k, ARRAY_AGG(part) AS part, ARRAY_AGG(off) AS off,
                  ARRAY_AGG(ts) AS ts
           FROM TABLE(TUMBLE((
@@ -60,7 +60,8 @@ def lanes_of_topic(
     transformation = batches._j_data_stream.getTransformation()
     # The planner's own type for the row is one that Python operators cannot read.
     transformation.setOutputType(BATCH_TYPE.get_java_type_info())
-    name_operators(transformation, table)
+    # State is laid out by lanes: with another number of them Flink must find no state, and refuse, not mix them up.
+    name_operators(transformation, f"{table}-of-{len(lane_keys)}")
     return batches
 
 

@@ -116,13 +116,15 @@ def _model(checked: CheckedPipeline, environment: Environment) -> str:
 
 def training_hint(checked: CheckedPipeline) -> str:
     """Return the commands that train the model of a pipeline and point its alias at it."""
-    folder, alias = shlex.quote(shown(checked.folder)), checked.pipeline.model.alias
-    if checked.pipeline.name == "flights":
-        history, days = "build/flights/history.parquet", "--train-until 2013-09-01 --test-until 2013-11-01"
+    folder, name = shlex.quote(shown(checked.folder)), checked.pipeline.name
+    history = f"build/{name}/history.parquet"
+    if name == "flights":
+        days = "--train-until 2013-09-01 --test-until 2013-11-01"
         first = f"  headrace flights export {history} --from 2013-01-01 --to 2013-10-31\n"
     else:
-        history, days, first = "HISTORY.parquet", "--train-until YYYY-MM-DD --test-until YYYY-MM-DD", ""
-    train = f"  headrace models train --pipeline {folder} --history {history} {days} --alias {alias}"
+        days = "--train-until YYYY-MM-DD --test-until YYYY-MM-DD"
+        first = f"  headrace history --pipeline {folder} --out {history}\n"
+    train = f"  headrace models train --pipeline {folder} --history {history} {days}"
     return f"train and register one with:\n{first}{train}"
 
 

@@ -14,7 +14,7 @@ from flink_jobs.config import Environment
 from flink_jobs.environment import latency_knobs
 from udfs.core.definition import Pipeline
 from udfs.core.durations import UNITS_MS, format_duration
-from udfs.core.features import plan_stages
+from udfs.core.features import plan_operators
 from udfs.core.plan import describe
 from udfs.core.plan_report import PlanReport, Runtime, StagePlan
 
@@ -24,7 +24,7 @@ TEXT_WIDTH = 140
 
 def plan(pipeline: Pipeline, folder: Path, environment: Environment) -> PlanReport:
     """Plan a pipeline for an environment, whose references need not be resolved."""
-    knobs = latency_knobs(pipeline.latency, len(plan_stages(pipeline)))
+    knobs = latency_knobs(pipeline.latency, len(plan_operators(pipeline)))
     flink = environment.flink
     runtime = Runtime(
         linger_ms=knobs.linger_ms,

@@ -23,12 +23,11 @@ from models.registry import resolve
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
 from udfs.core.checking import check_pipeline
 from udfs.core.definition import Pipeline
-from udfs.core.errors import HeadraceError
-from udfs.core.features import Stage, plan_stages
+from udfs.core.errors import DefinitionError, HeadraceError
+from udfs.core.features import plan_operators
 from udfs.core.lane import stage_name
 from udfs.core.lanes import lane_keys
-from udfs.featurize import Featurize, takes_raw_batches
-from udfs.ingest import IngestTopic
+from udfs.featurize import Featurize
 from udfs.publish import Publish
 from udfs.score import Score
 from udfs.write import OUTPUT_TYPE, Write
@@ -53,12 +52,15 @@ def submit(pipeline_folder: Path, environment_path: Path) -> str:
     checked = check_pipeline(pipeline_folder)
     declared = checked.pipeline
     environment = load_environment(environment_path)
-    registry = environment.mlflow.tracking_uri
-    model = resolve(declared.model.name, declared.model.alias, registry, checked.feature_set)
+    if declared.sinks.online_store is not None and environment.redis is None:
+        msg = f"{environment_path}: redis: missing; the pipeline has an online store (sinks.online_store)"
+        raise DefinitionError(msg)
     pipeline = declared.with_topic_prefix(environment.kafka.topic_prefix)
-    knobs = latency_knobs(pipeline.latency, len(plan_stages(pipeline)))
+    knobs = latency_knobs(pipeline.latency, len(plan_operators(pipeline)))
     flink = execution_environment(flink_options(pipeline, environment, knobs))
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
+        registry, reference = environment.mlflow.tracking_uri, declared.model
+        model = resolve(reference.name, reference.alias, registry, checked.feature_set, into=Path(scratch))
         ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch))
         assemble(flink, pipeline, environment, knobs)
         return str(flink.execute_async(environment.job_name(pipeline.name)).get_job_id())
@@ -82,18 +84,21 @@ def build(
 ) -> DataStream:
     """Return the stream of outputs: the list of the job's stages."""
     keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
-    options = source_options(pipeline.source.topic, pipeline, environment)
-    stream = lanes_of_topic(tables, "events", options, knobs.linger_ms, keys)
+
+    def lanes(table: str, topic: str) -> DataStream:
+        return lanes_of_topic(tables, table, source_options(topic, pipeline, environment), knobs.linger_ms, keys)
+
+    stream = lanes("events", pipeline.source.topic)
+    if pipeline.enrichments:
+        stream = stream.union(*(lanes(f"enrichment_{one.name}", one.topic) for one in pipeline.enrichments))
     stream_type = RAW_TYPE
-    for position, stage in enumerate(plan_stages(pipeline)):
-        if not takes_raw_batches(position, stage):
-            if position == 0:
-                stream = _pieces(stream, None, keys)
-            joined = _enrichments(tables, pipeline, environment, knobs, stage)
-            stream, stream_type = stream.union(*joined) if joined else stream, PIECE
-        name = stage_name(stage)
+    for position, stages in enumerate(plan_operators(pipeline)):
+        name = stage_name(stages[0]) if len(stages) == 1 else "featurize"
         featurize = Featurize(PIPELINE_FOLDER, position, keys)
-        stream = by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(name).name(name)
+        stream = (
+            by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(f"{name}-of-{pipeline.lanes}").name(name)
+        )
+        stream_type = PIECE
     scored = _asynchronously(stream, Score(MODEL_FOLDER), "score")
     if pipeline.sinks.online_store is not None and environment.redis is not None:
         scored = _asynchronously(scored, Publish(PIPELINE_FOLDER, environment.redis.url), "publish")
@@ -102,24 +107,6 @@ def build(
         .uid("write")
         .name("write")
     )
-
-
-def _enrichments(
-    tables: StreamTableEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs, stage: Stage
-) -> list[DataStream]:
-    """Return the pieces of each topic that a stage joins."""
-    keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
-    streams = []
-    for enrichment in stage.enrichments:
-        options = source_options(enrichment.topic, pipeline, environment)
-        batches = lanes_of_topic(tables, f"enrichment_{enrichment.name}", options, knobs.linger_ms, keys)
-        streams.append(_pieces(batches, enrichment.name, keys))
-    return streams
-
-
-def _pieces(batches: DataStream, enrichment: str | None, keys: list[int]) -> DataStream:
-    name = "ingest" if enrichment is None else f"ingest-{enrichment}"
-    return batches.process(IngestTopic(PIPELINE_FOLDER, enrichment, keys), PIECE_TYPE).uid(name).name(name)
 
 
 def _asynchronously(stream: DataStream, function: Score | Publish, name: str) -> DataStream:

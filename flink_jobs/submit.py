@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flink_jobs.config import Flink, services_home
+from flink_jobs.config import Flink
 from flink_jobs.failures import submission_cause
 from flink_jobs.project import build_folder, shown
 from flink_jobs.rest import FlinkError
 from udfs.core.errors import HeadraceError
+from udfs.core.home import services_home
 
 SCORE = Path(__file__).with_name("score.py")
 CLIENT_TIMEOUT_S = 300.0

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from rich.table import Table
 
 from models.catalog import describe, list_models
 from udfs.core.errors import HeadraceError
+from udfs.core.home import services_home
+from udfs.core.loading import load_pipeline
 
 app = typer.Typer(help="Train models, register them, see what is registered.", no_args_is_help=True)
 
@@ -34,16 +35,22 @@ def train(
     history: Annotated[Path, typer.Option(help="Parquet file of raw events, in the order of replay.")],
     train_until: Annotated[dt.datetime, typer.Option(formats=DAY, help="Train on events before this day, UTC.")],
     test_until: Annotated[dt.datetime, typer.Option(formats=DAY, help="Test on the events from there to this day.")],
-    alias: Annotated[str | None, typer.Option(help="Point this alias at the new version.")] = None,
+    alias: Annotated[
+        str | None,
+        typer.Option(help="Point this alias at the new version.", show_default="the pipeline's model.alias"),
+    ] = None,
     mlflow: MlflowOption = None,
+    *,
+    no_alias: Annotated[bool, typer.Option("--no-alias", help="Register only; every alias stays.")] = False,
 ) -> None:
-    """Train on a history, prove the ONNX export, register the model."""
+    """Train on a history, prove the ONNX export, register the model and point the pipeline's alias at it."""
     from models.lifecycle import train_and_register  # the heavy libraries of training
 
     console = Console()
     with _errors(), _steps(console) as steps:
+        moved = _alias(alias, pipeline, no_alias=no_alias)
         outcome = train_and_register(
-            pipeline, history, train_until.date(), test_until.date(), mlflow_uri(mlflow), alias, report=steps.start
+            pipeline, history, train_until.date(), test_until.date(), mlflow_uri(mlflow), moved, report=steps.start
         )
     table = Table("", "model", "without windowed features", box=None)
     both = (outcome.model, outcome.baseline)
@@ -58,7 +65,7 @@ def train(
         "rows": f"{trained.train_rows:,} trained on, {len(trained.test):,} tested on",
         "positive": f"{outcome.model.evaluation.positive_rate:.1%} of those tested on",
         "registered": f"{registered.name} version {registered.version}"
-        + (f", alias {registered.alias}" if registered.alias else "; no alias points at it: use --alias"),
+        + (f", alias {registered.alias}" if registered.alias else "; no alias points at it"),
         "feature set": trained.feature_set,
         "sha256": outcome.model.exported.contract.sha256,
     })  # fmt: skip
@@ -96,6 +103,14 @@ def show(
     })  # fmt: skip
 
 
+def _alias(given: str | None, pipeline: Path, *, no_alias: bool) -> str | None:
+    """Return the alias to move: the given one, else the one that the pipeline scores with; None for none."""
+    if no_alias and given is not None:
+        msg = f"got --alias {given} and --no-alias; give one of them"
+        raise HeadraceError(msg)
+    return None if no_alias else given or load_pipeline(pipeline).model.alias
+
+
 def mlflow_uri(given: str | None) -> str:
     """Return the MLflow URI: the given one, else the one of the local services.
 
@@ -105,7 +120,7 @@ def mlflow_uri(given: str | None) -> str:
     """
     if given:
         return given
-    file = Path(os.environ.get("HEADRACE_HOME") or "build/local") / "endpoints.json"
+    file = services_home() / "endpoints.json"
     try:
         return str(json.loads(file.read_text())["mlflow"])
     except (OSError, ValueError, KeyError, TypeError) as error:

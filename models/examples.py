@@ -72,7 +72,7 @@ def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
     label = _label(pipeline)
     topics = [pipeline.source.topic, *(enrichment.topic for enrichment in pipeline.enrichments)]
     rows = featurize_offline(pipeline, folder, _some(read_history(history, topics), history, topics)).rows
-    labels = _labels(label, history)
+    labels, refused = _labels(label, history)
     id_field = pipeline.contract.id
     # The last label of an id comes first once reversed, and index_in finds the first.
     found = pc.index_in(rows[id_field], value_set=labels[label.contract.id].take(_reversed(labels.num_rows)))
@@ -82,11 +82,7 @@ def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
     columns = feature_columns(pipeline)
     rows = rows.select([pipeline.contract.time, *columns]).filter(known)
     if rows.num_rows == 0:
-        msg = (
-            f"{history}: no event of {pipeline.source.topic} has a label in {label.topic} ({labels.num_rows} labels);"
-            f" {id_field} and {label.contract.id} must hold the same ids"
-        )
-        raise ModelError(msg)
+        raise ModelError(_nothing_known(pipeline, label, history, labels, refused))
     return Examples(
         columns,
         feature_matrix(rows, list(columns)),
@@ -104,12 +100,33 @@ def _label(pipeline: Pipeline) -> Label:
     return pipeline.label
 
 
-def _labels(label: Label, history: Path) -> pa.RecordBatch:
-    """Return the decoded labels of a history; what breaks the contract is left out, as a job would reject it."""
-    decoder = Decoder(label.contract, label.contract.id or "")
-    decoded = [decoder.decode(raw)[0] for raw in read_history(history, [label.topic], LABEL_BATCH_RECORDS)]
-    empty = RawBatch(label.topic, [], [], [], [], [])
-    return join_batches(decoded or [decoder.decode(empty)[0]])
+def _labels(label: Label, history: Path) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Return the decoded labels of a history, and letters for what breaks their contract.
+
+    Labels are joined by id, so the Kafka key of a label means nothing and may be anything, or null.
+    """
+    decoder = Decoder(label.contract, None)
+    raw = read_history(history, [label.topic], LABEL_BATCH_RECORDS)
+    decoded = [decoder.decode(one) for one in raw] or [decoder.decode(RawBatch(label.topic, [], [], [], [], []))]
+    rows, letters = zip(*decoded, strict=True)
+    return join_batches(rows), join_batches(letters)
+
+
+def _nothing_known(
+    pipeline: Pipeline, label: Label, history: Path, labels: pa.RecordBatch, refused: pa.RecordBatch
+) -> str:
+    """Say why no event has a label: none there, all broken, all null, or other ids."""
+    text = f"{history}: no event of {pipeline.source.topic} has a label in {label.topic}: "
+    if refused.num_rows:
+        first = refused.slice(0, 1).to_pylist()[0]
+        text += f"{refused.num_rows} of its records break label.contract, the first at partition {first['partition']}"
+        text += f", offset {first['offset']}: {first['reason']}, {first['detail']}; "
+    if labels.num_rows == 0:
+        return text + "there is no other record of it" if refused.num_rows else text + "the history has no record of it"
+    if labels[label.of].null_count == labels.num_rows:
+        return text + f"{label.of} is null in all {labels.num_rows} labels"
+    ids = f"{pipeline.contract.id} of the events and {label.contract.id} of the labels must hold the same ids"
+    return text + f"{labels.num_rows} labels match none with a known {label.of}; {ids}"
 
 
 def _some(batches: Iterator[RawBatch], history: Path, topics: list[str]) -> Iterator[RawBatch]:

@@ -4,7 +4,7 @@ Columns: topic, key, value, partition, offset, timestamp_ms. It is read piece by
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,17 +83,32 @@ def write_history(
         offset[mine] = np.arange(np.count_nonzero(mine))
     columns = [topic, pa.array(keys, pa.binary()), pa.array(values, pa.binary())]
     columns += [pa.array(np.zeros(len(topics), np.int32)), pa.array(offset), pa.array(timestamps_ms, pa.int64())]
+    write_pieces(path, [pa.Table.from_arrays(columns, schema=SCHEMA)])
+
+
+def write_pieces(path: Path, pieces: Iterable[pa.Table]) -> None:
+    """Write tables of `SCHEMA` one behind the other as a history; the file is never half there.
+
+    Parameters
+    ----------
+    path : the Parquet file; its folder is made, an older file replaced
+    pieces : in the order in which their records are to be replayed
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    table = pa.Table.from_arrays(columns, schema=SCHEMA)
-    pq.write_table(table, draft, row_group_size=ROW_GROUP_ROWS, compression="zstd")
-    draft.replace(path)
+    try:
+        with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as writer:
+            for piece in pieces:
+                writer.write_table(piece, row_group_size=ROW_GROUP_ROWS)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _open(path: Path) -> pq.ParquetFile:
     if not path.is_file():
         near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.parquet")))
-        msg = f"{path}: no such history{near}; write one with: headrace flights export"
+        msg = f"{path}: no such history{near}; write one with: headrace history --pipeline FOLDER --out {path}"
         raise HistoryError(msg)
     try:
         file = pq.ParquetFile(path)

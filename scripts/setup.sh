@@ -14,7 +14,11 @@ say() { echo "setup: $*"; }
 
 system_packages() {
   local missing=()
-  if ! command -v java > /dev/null && [ ! -x "${JAVA_HOME:-/none}/bin/java" ]; then missing+=(openjdk-17-jre-headless); fi
+  # An old Java in JAVA_HOME is the user's choice to change: no package would help.
+  if [ "$(java_version)" -lt "$java_wanted" ]; then
+    [ -z "${JAVA_HOME:-}" ] || fail_java
+    missing+=(openjdk-17-jre-headless)
+  fi
   command -v mvn > /dev/null || missing+=(maven)
   command -v redis-server > /dev/null || missing+=(redis-server)
   python=$(find_python) || missing+=(python3.11 python3.11-venv)
@@ -29,6 +33,24 @@ system_packages() {
   DEBIAN_FRONTEND=noninteractive with_services_off $line > build/apt.log 2>&1 \
     || { tail -20 build/apt.log >&2; fail "apt-get could not install ${missing[*]}; see build/apt.log"; }
   python=$(find_python) || fail "no Python 3.11 even now; install it, or name it: PYTHON=/path/to/python3.11 make setup"
+  [ "$(java_version)" -ge "$java_wanted" ] || fail_java
+}
+
+java_command() { if [ -n "${JAVA_HOME:-}" ]; then echo "$JAVA_HOME/bin/java"; else echo java; fi; }
+
+# Major version of the Java that the services will use, 0 when there is none; "1.8.0" is 8.
+java_version() {
+  local found
+  found=$({ "$(java_command)" -version 2>&1 || true; } | sed -nE 's/.* version "(1\.)?([0-9]+).*/\2/p' | head -1)
+  echo "${found:-0}"
+}
+
+fail_java() {
+  local found where="on PATH: $(command -v java || echo none)"
+  found=$(java_version)
+  [ -z "${JAVA_HOME:-}" ] || where="in JAVA_HOME: $JAVA_HOME"
+  [ "$found" -ne 0 ] && found="Java $found" || found="no Java that runs"
+  fail "Flink and Kafka need Java $java_wanted or newer; got $found ($where); install one and point JAVA_HOME at it"
 }
 
 # Debian starts a server when its package is installed; ours run on ports of their own, so the default one stays off.
@@ -55,11 +77,14 @@ find_python() {
 }
 
 python_environment() {
-  [ -x .venv/bin/python ] || { say "creating .venv with $python"; "$python" -m venv .venv; }
-
   local wanted
   wanted=$(checksum requirements.lock)
+  if ! is_done lock "$wanted" || ! is_done project "$(checksum pyproject.toml)" || [ ! -x .venv/bin/headrace ]; then
+    pip_works || { say "creating .venv with $python"; rm -rf .venv; "$python" -m venv .venv; }
+  fi
+
   if ! is_done lock "$wanted"; then
+    rm -f "$stamps/lock"
     say "installing the Python packages of requirements.lock (1.5 GB on disk, a few minutes the first time)"
     .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
     echo "$wanted" > "$stamps/lock"
@@ -79,7 +104,7 @@ jars() {
   for set in flink kafka; do
     if ! is_done "jars-$set" "$wanted" || [ -z "$(ls -A "build/jars/$set" 2> /dev/null)" ]; then
       say "fetching the jars of $set"
-      rm -rf "build/jars/$set"
+      rm -rf "build/jars/$set" "$stamps/jars-$set"
       mvn --quiet --batch-mode -Dstyle.color=never "-P$set" generate-resources > build/maven.log 2>&1 \
         || { tail -20 build/maven.log >&2; fail "Maven could not fetch the jars of $set; see build/maven.log"; }
       echo "$wanted" > "$stamps/jars-$set"
@@ -87,9 +112,25 @@ jars() {
   done
 }
 
+# An interrupted creation leaves a python without pip.
+pip_works() { [ -x .venv/bin/python ] && .venv/bin/python -m pip --version > /dev/null 2>&1; }
+
+# What pip was writing when it was stopped may look installed and be half there: .venv is made anew then.
+interrupted() {
+  [ "$step" != python_environment ] || touch "$stamps/interrupted"
+  echo >&2
+  echo "setup: interrupted; run it again, it goes on where it can" >&2
+  exit 130
+}
+
+java_wanted=17
 python=""
+step=""
+trap interrupted INT TERM
+if [ -e "$stamps/interrupted" ]; then
+  say "the last run was interrupted; making .venv anew"
+  rm -rf .venv "$stamps/interrupted"
+fi
 # A stamp that outlived its .venv says nothing.
 [ -x .venv/bin/python ] || rm -f "$stamps/lock" "$stamps/project"
-system_packages
-python_environment
-jars
+for step in system_packages python_environment jars; do "$step"; done

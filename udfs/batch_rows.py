@@ -12,6 +12,7 @@ NULL_VALUE, NULL_KEY, FLAG_BITS = 1, 2, 2
 
 RAW_TYPE = Types.ROW(
     [
+        Types.STRING(),  # topic
         Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # values
         Types.OBJECT_ARRAY(Types.PRIMITIVE_ARRAY(Types.BYTE())),  # keys
         Types.OBJECT_ARRAY(Types.INT()),  # partition * 4 + flags
@@ -25,9 +26,9 @@ PIECE_TYPE = Types.ROW([Types.INT(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 """(Flink key of the lane, encoded `Piece`): what featurize operators send."""
 
 
-def raw_batch(topic: str, row: Row) -> RawBatch:
+def raw_batch(row: Row) -> RawBatch:
     """Return the records of a micro-batch row."""
-    values, keys, flagged, offsets, timestamps_ms = row
+    topic, values, keys, flagged, offsets, timestamps_ms = row
     if any(mark & (NULL_VALUE | NULL_KEY) for mark in flagged):
         values = [None if mark & NULL_VALUE else value for value, mark in zip(values, flagged, strict=True)]
         keys = [None if mark & NULL_KEY else key for key, mark in zip(keys, flagged, strict=True)]

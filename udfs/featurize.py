@@ -1,6 +1,6 @@
-"""Featurize operator: one stage, keyed by lane. Pieces in, the same pieces with features out, cut for the next stage.
+"""Featurize operator: one stage, or all where they share one lane. Pieces in, the same pieces with features out.
 
-A first stage without enrichments also ingests: it gets raw batches and makes pieces of them, without another hop.
+The first one also ingests: it gets raw batches of all topics and makes pieces of them, without another hop.
 """
 
 from collections.abc import Iterator, MutableMapping
@@ -13,26 +13,20 @@ from pyflink.datastream.state import MapState, MapStateDescriptor
 
 from udfs.batch_rows import raw_batch
 from udfs.core.batches import Piece
-from udfs.core.definition import Pipeline
-from udfs.core.features import Stage, plan_stages
-from udfs.core.ingest import Ingest
+from udfs.core.features import plan_operators
+from udfs.core.ingest import ingest_of_topics
 from udfs.core.lane import Lane
 from udfs.core.lanes import split_by_lane
 from udfs.core.loading import load_pipeline
 
 
-def takes_raw_batches(position: int, stage: Stage) -> bool:
-    """Say whether a stage ingests the source by itself; one that joins enrichments takes pieces of all topics."""
-    return position == 0 and not stage.enrichments
-
-
 class Featurize(KeyedProcessFunction):
-    """One featurize stage.
+    """One operator of featurize stages.
 
     Parameters
     ----------
     bundle : folder of the pipeline's files, where the worker finds it
-    position : number of the stage
+    position : number of the operator, see `features.plan_operators`
     lane_keys : per lane, the integer that Flink is keyed by
     """
 
@@ -42,35 +36,42 @@ class Featurize(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Load the pipeline; the lanes' state is rebuilt lazily, each on its first batch."""
         folder = Path(self._bundle)
-        self._pipeline: Pipeline = load_pipeline(folder)
-        stages = plan_stages(self._pipeline)
-        self._stage: Stage = stages[self._position]
-        self._next_entity = stages[self._position + 1].entity if self._position + 1 < len(stages) else None
-        raw = takes_raw_batches(self._position, self._stage)
-        self._ingest = Ingest.of_source(self._pipeline, folder) if raw else None
-        self._log = runtime_context.get_map_state(
-            MapStateDescriptor("log", Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE()))
-        )
+        self._pipeline = load_pipeline(folder)
+        operators = plan_operators(self._pipeline)
+        is_last = self._position + 1 == len(operators)
+        # What the next operator is laned by, per topic; an enrichment goes by its own key.
+        self._lane_by = {} if is_last else {one.topic: one.key for one in self._pipeline.enrichments}
+        if not is_last:
+            self._lane_by[self._pipeline.source.topic] = operators[self._position + 1][0].entity
+        self._ingests = ingest_of_topics(self._pipeline, folder) if self._position == 0 else {}
+        bytes_type = Types.PRIMITIVE_ARRAY(Types.BYTE())
+        self._logs = [
+            (stage, runtime_context.get_map_state(MapStateDescriptor(f"log-{stage.entity}", Types.LONG(), bytes_type)))
+            for stage in operators[self._position]
+        ]
         self._lane_of_key = {key: lane for lane, key in enumerate(self._lane_keys)}
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, list[Lane]] = {}
 
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
-        """Take one micro-batch or one encoded piece through the stage."""
+        """Take one micro-batch or one encoded piece through the stages."""
         key = ctx.get_current_key()
-        lane = self._lanes.get(key)
-        if lane is None:
+        lanes = self._lanes.get(key)
+        if lanes is None:
             number = self._lane_of_key[key]
-            lane = self._lanes[key] = Lane(self._pipeline, self._stage, number, _StateMapping(self._log))
-        if self._ingest is None:
+            lanes = [Lane(self._pipeline, stage, number, _StateMapping(log)) for stage, log in self._logs]
+            self._lanes[key] = lanes
+        if self._ingests:
+            raw = raw_batch(value)
+            piece = self._ingests[raw.topic].process(raw)
+        else:
             piece = Piece.decode(value)
-        else:
-            piece = self._ingest.process(raw_batch(self._pipeline.source.topic, value))
-        piece = lane.process(piece)
-        if self._next_entity is None:
-            yield Row(key, piece.encode())
-        else:
-            for number, part in split_by_lane(piece, self._next_entity, len(self._lane_keys)):
+        for lane in lanes:
+            piece = lane.process(piece)
+        if self._lane_by:
+            for number, part in split_by_lane(piece, self._lane_by[piece.topic], len(self._lane_keys)):
                 yield Row(self._lane_keys[number], part.encode())
+        elif piece.rows.num_rows or piece.letters.num_rows:
+            yield Row(key, piece.encode())
 
 
 class _StateMapping(MutableMapping[int, bytes]):

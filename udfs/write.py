@@ -10,7 +10,7 @@ from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from udfs.core.features import feature_columns, plan_stages
 from udfs.core.lane import stamps
-from udfs.core.letters import Letter, headers, to_batch
+from udfs.core.letters import Letter, fitting, headers, to_batch
 from udfs.core.loading import load_pipeline
 from udfs.core.model import ModelContract
 from udfs.core.predictions import PredictionWriter
@@ -75,6 +75,6 @@ class Write(ProcessFunction):
             ]
             rows, scores = rows.filter(pa.array(finite)), scores[finite]
             letters = value.piece.with_rows(rows, to_batch(failed)).letters
-        sent = [Letter(**row) for row in letters.to_pylist()]
+        sent = [fitting(Letter(**row)) for row in letters.to_pylist()]
         records = [Row(self._topics[one.kind], one.key, one.value, headers(one)) for one in sent]
         yield Row(self._writer.write(self._topic, rows, scores), records)

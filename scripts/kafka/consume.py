@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from scripts.kafka.errors import ReadTimeoutError, TopicError
 
@@ -108,14 +109,18 @@ def read_until(
 
 
 def _consumer(bootstrap: str, topic: str) -> tuple[Any, list[Any]]:
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        allow_auto_create_topics=False,
-        fetch_max_wait_ms=50,
-    )
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=50,
+        )
+    except KafkaError as error:
+        msg = f"{bootstrap}: there is no Kafka to reach ({type(error).__name__}); local one: headrace services up"
+        raise TopicError(msg) from error
     partitions = consumer.partitions_for_topic(topic)
     if not partitions:
         consumer.close()

@@ -3,9 +3,10 @@
 Two homes are two independent sets of services; nothing is written outside of them.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from udfs.core.home import services_home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JARS = REPOSITORY / "build" / "jars"
@@ -73,5 +74,4 @@ class Home:
 
 def home_at(root: Path | None = None) -> Home:
     """Return the home at `root`, else at `$HEADRACE_HOME`, else at `build/local` of the repository."""
-    chosen = root or Path(os.environ.get("HEADRACE_HOME") or REPOSITORY / "build" / "local")
-    return Home(chosen.expanduser().resolve())
+    return Home(root.expanduser().resolve() if root else services_home())

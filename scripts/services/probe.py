@@ -3,15 +3,20 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scripts.services.errors import ServiceError
 from scripts.services.ports import LOOPBACK
 
+JAVA_WANTED = 17
 _TIMEOUT_S = 5.0
+_JAVA_TIMEOUT_S = 30.0
 
 
 def listens(port: int) -> bool:
@@ -50,7 +55,7 @@ def java() -> str:
 
     Raises
     ------
-    ServiceError : there is none.
+    ServiceError : there is none, or it is too old.
     """
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
@@ -58,7 +63,26 @@ def java() -> str:
         where = f"in JAVA_HOME={home}" if home else "on PATH"
         msg = f"java: none found {where}; install it with: make setup (Debian package openjdk-17-jre-headless)"
         raise ServiceError(msg)
+    version = _java_version(found)
+    if version < JAVA_WANTED:
+        got = f"version {version}" if version else "one that does not say its version"
+        msg = (
+            f"java: {found} is {got}; Flink and Kafka need Java {JAVA_WANTED} or newer; install one with: make setup,"
+            " or point JAVA_HOME at one"
+        )
+        raise ServiceError(msg)
     return found
+
+
+@cache
+def _java_version(java: str) -> int:
+    """Return the major version of a Java, 0 if it does not say; `1.8.0` is 8."""
+    try:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=_JAVA_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r' version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return int(found[1]) if found else 0
 
 
 def require_jars(folder: Path) -> None:

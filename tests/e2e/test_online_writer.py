@@ -122,3 +122,30 @@ def test_a_redis_that_has_forgotten_the_script_gets_it_again(port: int) -> None:
     with redis_server(port) as client:
         asyncio.run(write(client))
         assert client.hget("k", "feature") == "b"
+
+
+def test_a_key_that_holds_something_else_is_dropped_alone(port: int) -> None:
+    async def write() -> int:
+        writer = OnlineWriter(f"redis://127.0.0.1:{port}/0")
+        writer.add([row("list", 1, 1, "a"), row("k", 1, 1, "b")], TTL_MS)
+        await writer.flush()
+        assert writer.waiting_rows == 0
+        return writer.dropped_rows
+
+    with redis_server(port) as client:
+        client.rpush("list", "not a hash")
+        assert asyncio.run(write()) == 1
+        assert client.hget("k", "feature") == "b"
+
+
+def test_a_large_backlog_is_written_after_an_outage(port: int) -> None:
+    async def write() -> None:
+        writer = OnlineWriter(f"redis://127.0.0.1:{port}/0")
+        writer.add([row(f"k{number}", 1, number, "x" * 50) for number in range(60_000)], TTL_MS)
+        await writer.flush()
+        assert writer.waiting_rows == 60_000
+        with redis_server(port) as client:
+            await until_written(writer, timeout_s=60.0)
+            assert client.dbsize() == 60_000
+
+    asyncio.run(write())

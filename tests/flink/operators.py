@@ -19,7 +19,7 @@ class Recorder(KeyedProcessFunction):
         self._subtask = runtime_context.get_index_of_this_subtask()
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> None:
-        raw = raw_batch("any", value)
+        raw = raw_batch(value)
         records = zip(raw.partitions, raw.offsets, raw.timestamps_ms, raw.keys, raw.values, strict=True)
         with (Path(self._folder) / f"{self._subtask}.jsonl").open("a") as file:
             for partition, offset, timestamp_ms, key, content in records:

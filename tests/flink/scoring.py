@@ -21,7 +21,7 @@ from tests.flink.cluster import Cluster
 from tests.flink.models import write_model
 from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
+from udfs.core.features import plan_operators
 from udfs.core.loading import load_pipeline
 from udfs.core.parity import Observed, Origin, ParityReport, check_parity
 
@@ -51,7 +51,7 @@ class Scoring:
         """Submit the job and return its id."""
         flink = self.environment.flink.model_copy(update={"parallelism": parallelism})
         environment = self.environment.model_copy(update={"flink": flink})
-        knobs = latency_knobs(self.pipeline.latency, len(plan_stages(self.pipeline)))
+        knobs = latency_knobs(self.pipeline.latency, len(plan_operators(self.pipeline)))
         options = flink_options(self.pipeline, environment, knobs)
         if savepoint is not None:
             options["execution.state-recovery.path"] = savepoint

@@ -9,7 +9,7 @@ from flink_jobs.score import assemble
 from tests.flink.cluster import Cluster
 from tests.flink.flights import FLIGHTS
 from udfs.core.definition import Enrichment, Pipeline
-from udfs.core.features import plan_stages
+from udfs.core.features import plan_operators
 from udfs.core.loading import load_pipeline
 
 ENVIRONMENT = Environment.model_validate(
@@ -24,7 +24,7 @@ ENVIRONMENT = Environment.model_validate(
 
 def uids(cluster: Cluster, pipeline: Pipeline) -> list[str | None]:
     """Return the uids of all operators of the planned job; nothing is submitted."""
-    knobs = latency_knobs(pipeline.latency, len(plan_stages(pipeline)))
+    knobs = latency_knobs(pipeline.latency, len(plan_operators(pipeline)))
     execution: Any = cluster.environment(flink_options(pipeline, ENVIRONMENT, knobs))
     assemble(execution, pipeline, ENVIRONMENT, knobs)
     return [node.getTransformationUID() for node in execution._generate_stream_graph(False).getStreamNodes().toArray()]
@@ -43,4 +43,17 @@ def test_every_operator_has_a_uid_that_another_enrichment_does_not_move(cluster:
     assert None not in after
     assert len(set(after)) == len(after)
     assert set(before) < set(after)
-    assert {uid for uid in set(after) - set(before) if uid and "aloft" not in uid} == {"ingest"}
+    assert {uid for uid in set(after) - set(before) if uid and "aloft" not in uid} == set()
+
+
+def test_with_another_number_of_lanes_no_state_is_found(cluster: Cluster) -> None:
+    """Flink then refuses the savepoint, rather than let keys find the state of other lanes."""
+    one = load_pipeline(FLIGHTS)
+    two, four = (one.model_copy(update={"lanes": lanes}) for lanes in (2, 4))
+    with_state = [
+        {uid for uid in uids(cluster, pipeline) if uid and uid.startswith(("events", "enrichment", "featurize"))}
+        for pipeline in (one, two, four)
+    ]
+    assert all(with_state)
+    assert not with_state[0] & with_state[1]
+    assert not with_state[1] & with_state[2]

@@ -104,7 +104,7 @@ def test_validate_says_what_is_wrong(flights: Path, old: str, new: str, message:
 def test_plan_as_text_shows_path_state_and_guarantees() -> None:
     done = headrace("plan", "--pipeline", str(FLIGHTS))
     assert done.exit_code == 0
-    for words in ("featurize-tailnum", "as-of join weather", "≤ 148 = 10,656 B", "exactly once, visible at checkpoint"):
+    for words in ("featurize-tailnum", "as-of join weather", "≤ 148 = 11,840 B", "exactly once, visible at checkpoint"):
         assert words in done.stdout
 
 

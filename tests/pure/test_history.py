@@ -1,10 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.history import HistoryError, read_history, write_history
+from models.history import HistoryError, read_history, write_history, write_pieces
 
 TOPICS = ["a", "a", "x", "a", "b", "b", "x", "a"]
 
@@ -40,8 +41,23 @@ def test_an_empty_history_is_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named_with_the_nearest_one(path: Path) -> None:
-    with pytest.raises(HistoryError, match=r"hh\.parquet: no such history; did you mean 'h\.parquet'\?; write one"):
+    with pytest.raises(
+        HistoryError,
+        match=r"hh\.parquet: no such history; did you mean 'h\.parquet'\?; write one with: headrace history",
+    ):
         next(read_history(path.with_name("hh.parquet"), ["a"]))
+
+
+def test_a_history_that_fails_half_way_leaves_the_older_one(path: Path) -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield pq.read_table(path)
+        raise HistoryError
+
+    before = path.read_bytes()
+    with pytest.raises(HistoryError):
+        write_pieces(path, broken())
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["h.parquet"]
 
 
 def test_another_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_bounds_are_allowed_themselves_and_nulls_pass(field: str, value: Any, is
 
 
 def test_a_bound_beyond_int64_bounds_nothing(tmp_path: Path) -> None:
-    fields = FIELDS | {"units": {"type": "int64", "min": -1e300, "max": float("inf")}}
+    fields = FIELDS | {"units": {"type": "int64", "min": -1e300, "max": 1e300}}
     contract = BOUNDED | {"fields": fields}
     piece = passed(ingest(tmp_path, contract=contract), {"units": 2**63 - 1}, {"units": -(2**63)})
     assert reasons(piece) == []

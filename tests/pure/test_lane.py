@@ -130,18 +130,20 @@ def test_the_stored_log_stays_bounded_over_a_long_stream() -> None:
     assert max(sizes)[0] < 500
 
 
-@pytest.mark.parametrize("stop", range(6))
+@pytest.mark.parametrize("stop", range(8))
 def test_a_key_born_again_keeps_its_new_life_only(stop: int) -> None:
     """The lane is 9.6 s ahead of the old life, which lies in the windows of the new one; it may not come back."""
     sent = [
         payment(0, 20_000, "u", shop="idle", amount=1.0),
-        payment(1, 29_600, "u", shop="busy", amount=1.0),
-        payment(2, 21_000, "u", shop="idle", amount=2.0),
-        payment(3, 21_400, "u", shop="idle", amount=4.0),
-        payment(4, 22_000, "u", shop="idle", amount=8.0),
+        payment(1, 24_500, "u", shop="busy", amount=1.0),
+        payment(2, 29_000, "u", shop="busy", amount=1.0),
+        payment(3, 29_600, "u", shop="busier", amount=1.0),
+        payment(4, 21_000, "u", shop="idle", amount=2.0),
+        payment(5, 21_400, "u", shop="idle", amount=4.0),
+        payment(6, 22_000, "u", shop="idle", amount=8.0),
     ]
-    passed = restarted(sent, set(range(6)), {stop})
-    assert [row["shop_amount_count_3s"] for row in passed.rows] == [1, 1, 1, 2, 3]
+    passed = restarted(sent, set(range(8)), {stop})
+    assert [row["shop_amount_count_3s"] for row in passed.rows] == [1, 1, 1, 1, 1, 2, 3]
 
 
 @pytest.mark.parametrize("stop", range(6))
@@ -167,7 +169,7 @@ def test_keys_that_stay_away_leave_no_memory() -> None:
     assert 20 < len(cells.index) < 100
     assert all(20 < track.live < 100 for track in cells.tracks)
     assert len(cells.names) < 150
-    passed.feed(cut([payment(600, 1_000_000, "u", shop="last", amount=1.0, units=1)]))
+    passed.feed(cut([payment(600 + i, 1_000_000, "u", shop="last", amount=1.0, units=1) for i in range(12)]))
     assert list(cells.index) == ["last"]
     assert [track.live for track in cells.tracks] == [1, 1]
 

@@ -9,16 +9,20 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
-from models import check
+from models import check, lifecycle
 from models.catalog import parse_reference
 from models.check import check_model, check_strictly
-from models.cli import mlflow_uri
+from models.cli import app, mlflow_uri
 from models.golden import Golden
 from models.onnx_wire import references
 from models.registry import resolve
 from models.tracking import RegistryError, connect
+from scripts.services.home import home_at
+from tests import synthetic
 from udfs.core.errors import HeadraceError, ModelError
+from udfs.core.home import services_home
 from udfs.core.model import ModelContract
 
 
@@ -179,6 +183,40 @@ def test_the_uri_is_given_or_that_of_the_local_services(tmp_path: Path, monkeypa
         mlflow_uri(None)
     (tmp_path / "endpoints.json").write_text(json.dumps({"mlflow": "http://local"}))
     assert mlflow_uri(None) == "http://local"
+
+
+def test_the_working_folder_does_not_decide_where_the_services_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEADRACE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert services_home() == home_at().root == Path(__file__).parents[2] / "build" / "local"
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "h"))
+    assert services_home() == home_at().root == tmp_path / "h"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "alias"), [([], "champion"), (["--alias", "challenger"], "challenger"), (["--no-alias"], None)]
+)
+def test_training_moves_the_alias_that_the_pipeline_scores_with(
+    arguments: list[str], alias: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = []
+
+    def stopped(*given: object, **_: object) -> None:
+        got.append(given[5])
+        msg = "enough"
+        raise ModelError(msg)
+
+    monkeypatch.setattr(lifecycle, "train_and_register", stopped)
+    folder = str(synthetic.write_pipeline(tmp_path / "shop"))
+    days = ["--train-until", "2023-11-19", "--test-until", "2023-11-21", "--mlflow", "http://given"]
+    done = CliRunner().invoke(app, ["train", "--pipeline", folder, "--history", "h.parquet", *days, *arguments])
+    assert (got, done.output) == ([alias], "error: enough\n")
+    both = CliRunner().invoke(
+        app, ["train", "--pipeline", folder, "--history", "h", *days, "--alias", "a", "--no-alias"]
+    )
+    assert "got --alias a and --no-alias; give one of them" in both.output
 
 
 def test_references_to_versions() -> None:

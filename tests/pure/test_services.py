@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.services import endpoints, proc, processes, services
+from scripts.services import endpoints, probe, proc, processes, services
 from scripts.services.errors import ServiceError
 from scripts.services.home import Home
 from scripts.services.ports import LOOPBACK, is_free, remembered_ports, require_free
@@ -169,6 +169,30 @@ def test_endpoints_are_read_as_written(tmp_path: Path) -> None:
 def test_down_of_a_home_that_never_was_does_nothing(tmp_path: Path) -> None:
     services.down(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("says", "got"),
+    [
+        ('openjdk version "11.0.2" 2019-01-15', "is version 11;"),
+        ('java version "1.8.0_412"', "is version 8;"),
+        ("hm", "is one that does not say its version;"),
+    ],
+)
+def test_an_old_java_is_refused(says: str, got: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ServiceError, match=f"{got} Flink and Kafka need Java 17 or newer; .* point JAVA_HOME at one"):
+        probe.java()
+    newer = tmp_path / "newer" / "bin" / "java"
+    newer.parent.mkdir(parents=True)
+    newer.write_text("#!/bin/sh\necho 'openjdk version \"21\" 2023-09-19' >&2\n")
+    newer.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "newer"))
+    assert probe.java() == str(newer)
 
 
 def test_a_missing_program_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

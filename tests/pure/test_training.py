@@ -62,6 +62,36 @@ def test_the_last_label_of_an_id_counts(folder: Path, pipeline: Pipeline, tmp_pa
     assert (found.positive.tolist(), found.label_time_ms.tolist()) == ([False], [3])
 
 
+def test_the_key_of_a_label_does_not_matter(folder: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    orders = [b'{"order_id":"o%d","at_ms":1,"user":"u","amount":2.5,"discount":null}' % i for i in range(3)]
+    labels = [b'{"order_id":"o%d","at_ms":2,"refund":99}' % i for i in range(3)]
+    topics, keys = ["orders"] * 3 + ["refunds"] * 3, [b"u", b"u", b"u", None, b"o1", b"something else"]
+    write_history(tmp_path / "h.parquet", topics, keys, orders + labels, [1, 1, 1, 2, 2, 2])
+    assert read_examples(pipeline, folder, tmp_path / "h.parquet").positive.tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "has a label in refunds: the history has no record of it"),
+        (
+            [b'{"order_id":"o","at_ms":2,"refund":"much"}'],
+            r"1 of its records break label\.contract, the first at partition 0, offset 0: wrong_type, .*; there is no other",
+        ),
+        ([b'{"order_id":"o","at_ms":2,"refund":null}'], "refund is null in all 1 labels"),
+        ([b'{"order_id":"x","at_ms":2,"refund":1}'], "1 labels match none with a known refund; order_id of the events"),
+    ],
+)
+def test_why_no_event_has_a_label_is_said(
+    labels: list[bytes], message: str, folder: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    order = b'{"order_id":"o","at_ms":1,"user":"u","amount":2.5,"discount":null}'
+    topics, nulls = ["orders", *["refunds"] * len(labels)], [None] * len(labels)
+    write_history(tmp_path / "h.parquet", topics, [b"u", *nulls], [order, *labels], range(len(topics)))
+    with pytest.raises(ModelError, match=message):
+        read_examples(pipeline, folder, tmp_path / "h.parquet")
+
+
 def test_the_split_is_by_time_and_a_label_must_be_known_in_time(trained: TrainedModel, examples: Examples) -> None:
     until_ms = int(dt.datetime(2023, 11, 19, tzinfo=dt.UTC).timestamp() * 1000)
     known = examples.label_time_ms < until_ms
@@ -182,7 +212,7 @@ def test_a_history_without_events_or_labels_is_refused(folder: Path, pipeline: P
         read_examples(pipeline, folder, tmp_path / "h.parquet")
     order = b'{"order_id":"o","at_ms":1,"user":"u","amount":2.5,"discount":null}'
     write_history(tmp_path / "h.parquet", ["orders"], [b"u"], [order], [1])
-    with pytest.raises(ModelError, match=r"no event of orders has a label in refunds \(0 labels\)"):
+    with pytest.raises(ModelError, match=r"no event of orders has a label in refunds: the history has no record"):
         read_examples(pipeline, folder, tmp_path / "h.parquet")
 
 

@@ -78,7 +78,7 @@ def oracle(sent: Sequence[Sent], pipeline: Pipeline, horizon_ms: int = HORIZON_M
             continue
         lives[user].append(one.row)
         newest[user] = max(newest[user], time_ms)
-        clock_ms = time_ms if clock_ms is None else max(clock_ms, time_ms)
+        clock_ms = time_ms if clock_ms is None else max(clock_ms, min(time_ms, clock_ms + horizon_ms // 2))
         expected.append({feature.name: value_of(feature, lives[user], time_ms) for feature in features})
     return expected
 
@@ -182,9 +182,10 @@ def test_lateness_is_judged_on_the_own_timeline_of_a_key() -> None:
 
 @pytest.mark.parametrize(("idle_ms", "count"), [(HORIZON_MS, 2), (HORIZON_MS + 1, 1)])
 def test_a_key_is_born_again_only_beyond_the_horizon(idle_ms: int, count: int) -> None:
-    sent = [payment(0, 20_000, "idle"), payment(1, 20_000 + idle_ms, "busy"), payment(2, 20_000, "idle")]
-    passed = Passage(users(), "user").feed(cut(sent))
-    assert [row["user_count_4s"] for row in passed.rows] == [1, 1, count]
+    steps_ms = (HORIZON_MS // 2, HORIZON_MS, idle_ms)  # a row moves the clock by half a horizon at most
+    busy = [payment(1 + i, 20_000 + step_ms, f"busy{i}") for i, step_ms in enumerate(steps_ms)]
+    passed = Passage(users(), "user").feed(cut([payment(0, 20_000, "idle"), *busy, payment(9, 20_000, "idle")]))
+    assert [row["user_count_4s"] for row in passed.rows] == [1, 1, 1, 1, count]
 
 
 def test_a_null_key_has_no_features_and_moves_no_clock() -> None:
@@ -212,3 +213,12 @@ def test_compiled_and_plain_python_agree_bit_for_bit() -> None:
     here = Passage(users(), "user").feed(cut(random_payments(5, 150), [40, 41]))
     assert not is_compiled
     assert (rows, letters) == (repr(here.rows), repr(here.letters))
+
+
+def test_one_event_from_far_ahead_ages_no_other_key() -> None:
+    pipeline = users()
+    normal = [payment(number, 1_000 + number * 100, f"u{number % 2}", amount=1.0) for number in range(8)]
+    sent = [*normal[:4], payment(99, 10**12, "strange", amount=1.0), *normal[4:]]
+    passed = Passage(pipeline, "user").feed(cut(sent))
+    counts = [row["user_count_4s"] for row in passed.rows if row["user"] != "strange"]
+    assert counts == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]

@@ -3,6 +3,7 @@
 Derived from it: the msgspec struct that decodes an event strictly, and the Arrow schema of a decoded batch.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -83,6 +84,11 @@ class Contract(Declared):
                 msg = f"{role}: field {name!r} must be {wanted} and not nullable; got {got}"
                 raise ValueError(msg)
         for name, spec in self.fields.items():
+            if not all(limit is None or math.isfinite(limit) for limit in (spec.min, spec.max)) or (
+                spec.min is not None and spec.max is not None and spec.min > spec.max
+            ):
+                msg = f"fields.{name}: got min {spec.min} and max {spec.max}; both are finite, and min is not above max"
+                raise ValueError(msg)
             if not name.isidentifier() or name.startswith("_"):
                 msg = f"fields: got {name!r}; a name is letters, digits and underscores and starts with a letter"
                 raise ValueError(msg)

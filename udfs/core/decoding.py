@@ -24,10 +24,10 @@ class Decoder:
     Parameters
     ----------
     contract : what an event of the topic looks like
-    key : field that the Kafka key repeats; a record with another key would be in the wrong lane
+    key : field that the Kafka key repeats; a record with another key would be in the wrong lane. None: any key will do.
     """
 
-    def __init__(self, contract: Contract, key: str) -> None:
+    def __init__(self, contract: Contract, key: str | None) -> None:
         self._key = key
         self._names = list(contract.fields)
         self._types = [field.type for field in contract.arrow_schema()]
@@ -54,6 +54,8 @@ class Decoder:
             for column, field in zip((partitions, offsets, times, values), ORIGIN_FIELDS, strict=True)
         ]
         rows = pa.RecordBatch.from_arrays([*arrays, *origin], schema=self.schema)
+        if self._key is None:
+            return rows, to_batch(letters)
         keys = pa.array([raw.keys[i] for i in good] if letters else raw.keys, pa.binary())
         expected = rows[self._key].cast(pa.binary())
         same = pc.or_(pc.fill_null(pc.equal(keys, expected), False), pc.and_(keys.is_null(), expected.is_null()))

@@ -29,6 +29,9 @@ def feature_name(entity: str, of: str | None, aggregation: str, size_ms: int) ->
     return "_".join([entity, *([of] if of else []), aggregation, format_duration(size_ms)])
 
 
+MAX_TILES = 20_000
+
+
 class Source(Declared):
     """The topic whose events are scored."""
 
@@ -85,8 +88,17 @@ class FeatureGroup(Declared):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.slide_ms == 0:
+            msg = "slide: got 0; a tile is at least 1ms wide"
+            raise ValueError(msg)
         for size_ms in self.over:
-            if size_ms == 0 or size_ms % max(self.slide_ms, 1):
+            if size_ms // self.slide_ms > MAX_TILES:
+                msg = (
+                    f"over: got {format_duration(size_ms)} with a slide of {format_duration(self.slide_ms)}; a window "
+                )
+                msg += f"has at most {MAX_TILES} tiles: choose a wider slide"
+                raise ValueError(msg)
+            if size_ms == 0 or size_ms % self.slide_ms:
                 slide = format_duration(self.slide_ms)
                 msg = f"over: got {format_duration(size_ms)}; a window is a whole multiple of its slide ({slide})"
                 raise ValueError(msg)
@@ -113,6 +125,13 @@ class Label(Declared):
     contract: Contract = Field(description="contract of its events; its `id` is matched with the id of the event")
     of: str = Field(description="number that decides the class")
     above: float = Field(description="the event is positive when `of` is above this")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.of not in self.contract.fields:
+            msg = f"of: got {self.of!r}, which is no field of its contract{did_you_mean(self.of, self.contract.fields)}"
+            raise ValueError(msg)
+        return self
 
 
 class TopicSink(Declared):
@@ -205,16 +224,16 @@ class Pipeline(Declared):
 
     def with_topic_prefix(self, prefix: str) -> "Pipeline":
         """Return the same pipeline on topics whose names start with `prefix`, as one cluster for several uses needs."""
-
-        def prefixed(declared: object) -> object:
-            if isinstance(declared, dict):
-                return {key: prefix + one if key == "topic" else prefixed(one) for key, one in declared.items()}
-            return [prefixed(one) for one in declared] if isinstance(declared, list) else declared
-
-        return Pipeline.model_validate(prefixed(self.model_dump(mode="json", by_alias=True)))
+        declared = self.model_dump(mode="json", by_alias=True)
+        places = [declared["source"], *declared["enrichments"], *([declared["label"]] if declared["label"] else [])]
+        places += [declared["sinks"][name] for name in ("predictions", "rejects", "late", "order")]
+        for place in places:
+            place["topic"] = prefix + place["topic"]
+        return Pipeline.model_validate(declared)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_topics()
         self._check_keys()
         numbers = self._check_columns()
         for position, group in enumerate(self.features):
@@ -236,6 +255,26 @@ class Pipeline(Declared):
                 raise ValueError(msg)
         return self
 
+    def _check_topics(self) -> None:
+        """Refuse a topic that would be read twice, or written and read."""
+        topics = [self.source.topic]
+        for position, enrichment in enumerate(self.enrichments):
+            if enrichment.name in [other.name for other in self.enrichments[:position]]:
+                msg = f"enrichments[{position}].name: got {enrichment.name!r} twice; choose another"
+                raise ValueError(msg)
+            if enrichment.topic in topics:
+                msg = f"enrichments[{position}].topic: got {enrichment.topic!r}, which is read already; join it once"
+                raise ValueError(msg)
+            topics.append(enrichment.topic)
+        sinks = self.sinks
+        for name, topic in (("rejects", sinks.rejects), ("late", sinks.late), ("order", sinks.order)):
+            if topic.topic in (*topics, sinks.predictions.topic):
+                msg = f"sinks.{name}.topic: got {topic.topic!r}, which is read or holds the predictions; choose another"
+                raise ValueError(msg)
+        if sinks.predictions.topic in topics:
+            msg = f"sinks.predictions.topic: got {sinks.predictions.topic!r}, which is read; choose another"
+            raise ValueError(msg)
+
     def _check_keys(self) -> None:
         fields = self.contract.fields
         if self.contract.id is None:
@@ -249,12 +288,6 @@ class Pipeline(Declared):
             if name not in strings:
                 msg = f"{path}: got {name!r}, which is no string field of the contract{did_you_mean(name, strings)}"
                 raise ValueError(msg)
-        topics = [self.source.topic]
-        for position, enrichment in enumerate(self.enrichments):
-            if enrichment.topic in topics:
-                msg = f"enrichments[{position}].topic: got {enrichment.topic!r}, which is read already; join it once"
-                raise ValueError(msg)
-            topics.append(enrichment.topic)
         entities = {group.entity for group in self.features}
         for position, enrichment in enumerate(self.enrichments):
             if enrichment.entity not in entities:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from udfs.core.contract import ARROW_TYPES
 from udfs.core.definition import Derive
@@ -60,7 +61,7 @@ class Deriver:
         """Return (columns for the rows that went well, what was raised by row number for the others)."""
         try:
             return self._call(rows), {}
-        except Exception as error:  # noqa: BLE001  the user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code may raise anything
             if rows.num_rows <= 1:
                 nothing = {name: pa.array([], type_) for name, type_ in self._types.items()}
                 return nothing, {0: f"{type(error).__name__}: {error}"} if rows.num_rows else {}
@@ -81,7 +82,7 @@ class Deriver:
         if set(columns) != set(self._types):
             msg = f"derive function gave columns {sorted(columns)}; declared are {sorted(self._types)}"
             raise ValueError(msg)
-        arrays = {name: _flat(columns[name]).cast(type_) for name, type_ in self._types.items()}
+        arrays = {name: _flat(columns[name], rows.num_rows, type_) for name, type_ in self._types.items()}
         for name, array in arrays.items():
             if len(array) != rows.num_rows:
                 msg = f"derive column {name!r} has {len(array)} values for {rows.num_rows} rows"
@@ -89,7 +90,13 @@ class Deriver:
         return arrays
 
 
-def _flat(column: object) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        return column.combine_chunks()
-    return column if isinstance(column, pa.Array) else pa.array(column)
+def _flat(column: object, length: int, type_: pa.DataType) -> pa.Array:
+    """Return a column as one array of its declared type; what is not finite becomes null."""
+    if isinstance(column, pa.Scalar):
+        column = pa.array([column.as_py()] * length)
+    elif isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    array = (column if isinstance(column, pa.Array) else pa.array(column)).cast(type_)
+    if pa.types.is_floating(type_):
+        return pc.if_else(pc.is_finite(array), array, pa.scalar(None, type_))
+    return array

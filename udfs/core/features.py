@@ -129,6 +129,15 @@ def plan_stages(pipeline: Pipeline) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def plan_operators(pipeline: Pipeline) -> tuple[tuple[Stage, ...], ...]:
+    """Return the stages of each keyed operator: one operator for all where they share the one lane, else one each.
+
+    Between two operators a batch is cut by the lane of the next entity; with one lane there is nothing to cut.
+    """
+    stages = plan_stages(pipeline)
+    return (stages,) if pipeline.lanes == 1 else tuple((stage,) for stage in stages)
+
+
 def feature_columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the ordered feature set: the model's event inputs, then the windowed features as declared."""
     windowed = {
@@ -141,9 +150,10 @@ def feature_columns(pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def feature_set_hash(pipeline: Pipeline, folder: Path) -> str:
-    """SHA-256 (first 16 hex digits) of everything declared that decides the value of a feature.
+    """SHA-256 (first 16 hex digits) of the declarations that decide the value of a feature.
 
-    The derive function enters by its syntax tree: formatting and comments do not change the hash.
+    The derive function enters by its syntax: formatting and comments do not change the hash. The contents of lookup
+    files do not enter either, since they may be renewed under a model.
     """
     definition = pipeline.model_dump(
         mode="json", by_alias=True, include={"contract", "lookups", "enrichments", "derive", "features"}
@@ -153,5 +163,5 @@ def feature_set_hash(pipeline: Pipeline, folder: Path) -> str:
     definition["columns"] = feature_columns(pipeline)
     if pipeline.derive is not None:
         source = folder / pipeline.derive.function.partition(":")[0]
-        definition["derive_source"] = ast.dump(ast.parse(source.read_text(encoding="utf-8")))
+        definition["derive_source"] = ast.unparse(ast.parse(source.read_text(encoding="utf-8")))
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]

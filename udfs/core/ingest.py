@@ -89,6 +89,14 @@ class Ingest:
         return add_columns(rows.filter(good), columns), to_batch(letters)
 
 
+def ingest_of_topics(pipeline: Pipeline, folder: Path) -> dict[str, Ingest]:
+    """Return the ingest of each topic that a pipeline reads, its source first."""
+    ingests = {pipeline.source.topic: Ingest.of_source(pipeline, folder)}
+    for enrichment in pipeline.enrichments:
+        ingests[enrichment.topic] = Ingest.of_enrichment(enrichment, pipeline.time.future_tolerance_ms)
+    return ingests
+
+
 def number_column(rows: pa.RecordBatch, name: str) -> pa.DoubleArray:
     """Return a number or boolean column as float64; nulls stay null."""
     column = rows[name]

@@ -49,7 +49,10 @@ class KernelCacheLocator(_CacheLocator):
         if not py_func.__module__.startswith(SOURCES):
             return None
         locator = cls(py_func)
-        locator.ensure_cache_path()  # type: ignore[no-untyped-call]
+        try:
+            locator.ensure_cache_path()  # type: ignore[no-untyped-call]
+        except OSError:
+            return None  # nowhere to write: numba's own locators come next
         return locator
 
     def get_cache_path(self) -> str:

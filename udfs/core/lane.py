@@ -60,13 +60,16 @@ class Lane:
         self._restore()
 
     def process(self, piece: Piece) -> Piece:
-        """Return the piece with the stage's columns; late rows become letters; enrichment rows stay in the state."""
+        """Return the piece with the stage's columns, late rows as letters; rows joined here stay in the state.
+
+        Rows that a later stage joins go through as they are.
+        """
         if piece.rows.num_rows == 0:
             is_source = piece.topic == self._pipeline.source.topic
             return piece.with_rows(add_columns(piece.rows, self._no_columns)) if is_source else piece
         if piece.topic in self._joins:
             return self._keep(piece)
-        return self._featurize(piece)
+        return self._featurize(piece) if piece.topic == self._pipeline.source.topic else piece
 
     def _featurize(self, piece: Piece) -> Piece:
         rows = piece.rows

@@ -4,9 +4,10 @@ A letter travels with its batch, and the last operator sends it to its topic: th
 everything else as headers.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -48,6 +49,9 @@ LETTERS = pa.schema(
     ]
 )
 DETAIL_MAX_CHARS = 300
+MAX_RECORD_BYTES = 1_000_000
+"""Key and value of a letter: with its headers it must fit a topic of Kafka's default limit, 1,048,588 bytes."""
+CUT_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,23 @@ def headers(letter: Letter) -> dict[str, bytes]:
         "order": letter.order,
     }
     return {f"headrace.{name}": text.encode("utf-8", "replace") for name, text in named.items()}
+
+
+def fitting(letter: Letter) -> Letter:
+    """Return the letter, its key and value cut if a topic of Kafka's default limit could not take it whole.
+
+    The detail then says so, with the digest of the whole value, which stands at its origin.
+    """
+    key, value = letter.key or b"", letter.value or b""
+    if len(key) + len(value) <= MAX_RECORD_BYTES:
+        return letter
+    cut = f"cut to {CUT_BYTES} bytes of {len(value)}, sha256 {hashlib.sha256(value).hexdigest()}; {letter.detail}"
+    return replace(
+        letter,
+        key=letter.key and key[:CUT_BYTES],
+        value=letter.value and value[:CUT_BYTES],
+        detail=cut[:DETAIL_MAX_CHARS],
+    )
 
 
 def order_json(order: dict[str, tuple[int, int]]) -> str:

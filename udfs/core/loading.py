@@ -49,7 +49,10 @@ def load_yaml(path: Path, model: type[M]) -> M:
         )
         msg = f"{path}: no such file{near}"
         raise DefinitionError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise DefinitionError(msg) from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         msg = f"{path}: is not valid YAML: {' '.join(str(error).split())}"
         raise DefinitionError(msg) from error
     return validate(path, declared, model)

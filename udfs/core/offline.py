@@ -13,7 +13,7 @@ import pyarrow as pa
 from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.features import plan_stages
-from udfs.core.ingest import Ingest
+from udfs.core.ingest import ingest_of_topics
 from udfs.core.lane import Lane
 
 
@@ -33,20 +33,13 @@ def featurize_offline(pipeline: Pipeline, folder: Path, batches: Iterable[RawBat
     pipeline, folder : the definition and the folder its files are relative to
     batches : records; where a batch ends never shows in the result
     """
-    ingests = {pipeline.source.topic: Ingest.of_source(pipeline, folder)}
-    for enrichment in pipeline.enrichments:
-        ingests[enrichment.topic] = Ingest.of_enrichment(enrichment, pipeline.time.future_tolerance_ms)
+    ingests = ingest_of_topics(pipeline, folder)
     lanes = [Lane(pipeline, stage, 0, {}) for stage in plan_stages(pipeline)]
-    joined_at = {
-        enrichment.topic: position
-        for position, stage in enumerate(plan_stages(pipeline))
-        for enrichment in stage.enrichments
-    }
     rows, letters = [], []
     nothing = RawBatch(pipeline.source.topic, [], [], [], [], [])
     for raw in itertools.chain([nothing], batches):
         piece = ingests[raw.topic].process(raw)
-        for lane in lanes[joined_at.get(raw.topic, 0) :]:
+        for lane in lanes:
             piece = lane.process(piece)
         if raw.topic == pipeline.source.topic:
             rows.append(piece.rows)

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from udfs.core.batches import OFFSET, PARTITION, Piece, RawBatch, join_batches
 from udfs.core.definition import Pipeline
 from udfs.core.features import feature_columns, plan_stages
-from udfs.core.ingest import Ingest
+from udfs.core.ingest import ingest_of_topics, number_column
 from udfs.core.lane import Lane
 from udfs.core.letters import no_letters
 
@@ -69,9 +68,7 @@ def check_parity(
     inputs : all records of the source and enrichment topics that the job has read
     observed : what the job wrote, by origin of the input record
     """
-    ingests = {pipeline.source.topic: Ingest.of_source(pipeline, folder)}
-    for enrichment in pipeline.enrichments:
-        ingests[enrichment.topic] = Ingest.of_enrichment(enrichment, pipeline.time.future_tolerance_ms)
+    ingests = ingest_of_topics(pipeline, folder)
     tables: dict[str, list[pa.RecordBatch]] = defaultdict(list)
     for raw in inputs:
         tables[raw.topic].append(ingests[raw.topic].process(raw).rows)
@@ -137,14 +134,15 @@ def _compare(pipeline: Pipeline, rows: pa.RecordBatch, observed: dict[Origin, Ob
     offline = rows.take(pa.array([position[origin] for origin in found], pa.int64()))
     wrong = np.zeros(len(found), np.bool_)
     for name in feature_columns(pipeline):
-        live = pa.array([predicted[origin][name] for origin in found], offline[name].type)
-        same = pc.or_kleene(pc.equal(live, offline[name]), pc.and_(live.is_null(), offline[name].is_null()))
-        differs = ~pc.fill_null(same, False).to_numpy(zero_copy_only=False)
+        live = np.array(
+            [np.nan if (value := predicted[origin][name]) is None else value for origin in found], np.float64
+        )
+        wanted = number_column(offline, name).to_numpy(zero_copy_only=False)
+        differs = (live.view(np.int64) != wanted.view(np.int64)) & ~(np.isnan(live) & np.isnan(wanted))
         if differs.any():
             report.by_feature[name] = int(differs.sum())
             first = int(np.flatnonzero(differs)[0])
-            got, wanted = live[first].as_py(), offline[name][first].as_py()
-            report.examples.append(f"{found[first]}: {name}: live {got!r}, offline {wanted!r}")
+            report.examples.append(f"{found[first]}: {name}: live {live[first]!r}, offline {wanted[first]!r}")
         wrong |= differs
     report.mismatches = int(wrong.sum()) + report.missing
     return report

@@ -68,8 +68,8 @@ def id_rule(contract: Contract) -> Rule:
     name = contract.id or ""
     return (
         "invalid_id",
-        lambda rows: pc.invert(pc.match_substring_regex(rows[name], r"^[^\x00-\x1f\x7f]+$")),
-        lambda row: f"{name}: got {row[name]!r}; an id is not empty and has no control characters",
+        lambda rows: pc.invert(pc.match_substring_regex(rows[name], r"^[^\x00-\x1f\x7f]{1,256}$")),
+        lambda row: f"{name}: got {row[name]!r}; an id has 1 to 256 characters, no control characters",
     )
 
 

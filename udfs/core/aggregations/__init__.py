@@ -28,7 +28,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "count": Aggregation(
         0, 1, needs_value=False, meaning="number of values (events, without `of`); 0 when none; exact"
     ),
-    "sum": Aggregation(1, 1, needs_value=True, meaning="sum; null when none; float64 rounding"),
+    "sum": Aggregation(1, 2, needs_value=True, meaning="sum; null when none; float64 rounding"),
     "mean": Aggregation(2, 2, needs_value=True, meaning="sum / count; null when none; float64 rounding"),
     "min": Aggregation(3, 1, needs_value=True, meaning="smallest; null when none; exact"),
     "max": Aggregation(4, 1, needs_value=True, meaning="largest; null when none; exact"),

@@ -1,4 +1,4 @@
-"""sum: sum of non-null values. IR: [sum], NaN while empty."""
+"""sum: sum of non-null values. IR: [n, sum]."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,25 @@ Ir = NDArray[np.float64]
 @kernel
 def init(ir: Ir) -> None:
     """Make the IR empty."""
-    ir[0] = np.nan
+    ir[0] = 0.0
+    ir[1] = 0.0
 
 
 @kernel
 def update(ir: Ir, value: float) -> None:
     """Add one value."""
-    ir[0] = value if np.isnan(ir[0]) else ir[0] + value
+    ir[0] += 1.0
+    ir[1] += value
 
 
 @kernel
 def merge(ir: Ir, other: Ir) -> None:
     """Add an older IR."""
-    if not np.isnan(other[0]):
-        update(ir, other[0])
+    ir[0] += other[0]
+    ir[1] += other[1]
 
 
 @kernel
 def finalize(ir: Ir) -> float:
     """Return the sum, NaN for an empty IR."""
-    return float(ir[0])
+    return float(ir[1]) if ir[0] > 0.0 else np.nan

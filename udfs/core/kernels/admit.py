@@ -65,5 +65,7 @@ def admit(
         else:
             newest_ms[slot] = max(newest, time_ms)
             status[i] = OK
-        lane_clock_ms = max(lane_clock_ms, time_ms)
+        # One event from far ahead must not age all other keys at once: it moves the clock by half a horizon at most.
+        ahead_ms = time_ms if lane_clock_ms == NEVER else min(time_ms, lane_clock_ms + horizon_ms // 2)
+        lane_clock_ms = max(lane_clock_ms, ahead_ms)
     return lane_clock_ms

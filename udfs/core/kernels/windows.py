@@ -56,7 +56,7 @@ def fold_windows(  # noqa: C901  numba inlines what is split off only at a cost
     feature_window, feature_ir : int64[f], per feature its window and its IR, ordered by window
     head, older, owner, tile, irs, free, free_count : the cells, see `kernels.cells`; updated
     touched : int64[n], out: the cell each row went to, -1 for none
-    out : float64[f, n], the features; NaN for null
+    out : float64[f, n], the features; NaN for null and for what overflowed float64
     """
     folded = np.empty(offsets[-1], np.float64)
     run = np.empty(sizes[-1] + 1, np.int64)
@@ -94,5 +94,6 @@ def fold_windows(  # noqa: C901  numba inlines what is split off only at a cost
                 dispatch.merge_run(opcodes[k], folded, irs, run, count, offsets[k], offsets[k + 1])
             while feature < feature_window.size and feature_window[feature] == window:
                 k = feature_ir[feature]
-                out[feature, i] = dispatch.finalize(opcodes[k], folded[offsets[k] : offsets[k + 1]])
+                value = dispatch.finalize(opcodes[k], folded[offsets[k] : offsets[k + 1]])
+                out[feature, i] = value if np.isfinite(value) else np.nan
                 feature += 1
