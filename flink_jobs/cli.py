@@ -218,8 +218,9 @@ def history(
 ) -> None:
     """Write what Kafka holds of a pipeline as a history for `headrace models train`.
 
-    Every committed record of the topics of its source, enrichments and label, in the order of Kafka timestamps; at
-    equal times enrichments first, then source, label; then by partition and offset. Holds all of them in memory.
+    Every committed record of its topics, in the order of Kafka timestamps. At
+    equal times: enrichments, source, label; then by partition and offset. All
+    records are held in memory while it sorts them.
 
     Example: headrace history --pipeline conf/orders --out orders.parquet
     """

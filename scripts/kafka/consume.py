@@ -16,6 +16,7 @@ from scripts.kafka.errors import ReadTimeoutError, TopicError
 
 _POLL_MS = 100
 _MAX_POLL_RECORDS = 5_000
+_BOOTSTRAP_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def _consumer(bootstrap: str, topic: str) -> tuple[Any, list[Any]]:
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
             fetch_max_wait_ms=50,
+            bootstrap_timeout_ms=_BOOTSTRAP_TIMEOUT_MS,
         )
     except KafkaError as error:
         msg = f"{bootstrap}: there is no Kafka to reach ({type(error).__name__}); local one: headrace services up"

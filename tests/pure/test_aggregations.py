@@ -8,14 +8,14 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import FeatureGroup
+from udfs.core.definition import AggregationName, FeatureGroup
 from udfs.core.kernels import dispatch
 
 NAN = math.nan
@@ -163,3 +163,7 @@ def test_compiled_and_plain_python_give_the_same_bits(name: str) -> None:
         found.merge.py_func(plain, other)
         assert compiled.tobytes() == plain.tobytes()
         np.testing.assert_equal(found.finalize.py_func(plain), feature(name, compiled))
+
+
+def test_every_aggregation_can_be_declared_and_nothing_else() -> None:
+    assert set(get_args(AggregationName)) == set(AGGREGATIONS)

@@ -3,6 +3,8 @@
 A few days of departures and weather go through the kernels in event-time order; SQL computes the same from the tables.
 """
 
+from __future__ import annotations  # an annotation that holds a DuckDB type makes DuckDB complain at exit
+
 import datetime as dt
 import itertools
 import math
