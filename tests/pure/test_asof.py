@@ -55,13 +55,13 @@ def oracle(sent: Sequence[Sent]) -> tuple[dict[str, Joined], list[int]]:
         is_forgotten = clock_ms - newest_ms > KEEP_MS + MAX_AGE_MS
         if one.topic == RATES and one.row["shop"] is not None:
             time_ms = one.row["seen_ms"]
+            ahead_ms = time_ms if clock_ms == -(10**15) else clock_ms + (KEEP_MS + MAX_AGE_MS) // 2
+            clock_ms = max(clock_ms, min(time_ms, ahead_ms))
             if life and not is_forgotten and time_ms < newest_ms - KEEP_MS:
                 late.append(place)
                 continue
             row = (one.row["rate"], float(one.row["is_open"]))
             lives[one.row["shop"]] = {**({} if is_forgotten else life), time_ms: row}
-            ahead_ms = time_ms if clock_ms == -(10**15) else clock_ms + (KEEP_MS + MAX_AGE_MS) // 2
-            clock_ms = max(clock_ms, min(time_ms, ahead_ms))
         elif one.topic != RATES:
             time_ms = one.row["at_ms"]
             seen_ms = max((seen for seen in life if seen <= time_ms), default=-(10**15))

@@ -92,7 +92,7 @@ def restarted(sent: Sequence[Sent], cuts: set[int], stops: set[int]) -> Passage:
 
 
 def test_restarts_do_not_show_after_compaction_and_expiry() -> None:
-    sent = stream(2, 600, step_ms=30)
+    sent = stream(2, 400, step_ms=45)
     passed = Passage(shops(), "shop")
     compactions = expiries = 0
     for number, batch in enumerate(cut(sent, range(len(sent)))):
@@ -120,7 +120,7 @@ def bucket_of(data: bytes) -> tuple[int, int]:
 def test_the_stored_log_stays_bounded_over_a_long_stream() -> None:
     passed = Passage(shops(), "shop")
     sizes = []
-    for batch in cut(stream(3, 1_000, step_ms=45), range(0, 3_000, 2)):
+    for batch in cut(stream(3, 600, step_ms=75), range(0, 3_000, 2)):
         passed.feed([batch])
         sizes.append((len(passed.mapping), sum(map(len, passed.mapping.values()))))
     quarter = len(sizes) // 4

@@ -73,12 +73,12 @@ def oracle(sent: Sequence[Sent], pipeline: Pipeline, horizon_ms: int = HORIZON_M
             continue
         if user not in newest or (clock_ms is not None and clock_ms - newest[user] > horizon_ms):
             lives[user], newest[user] = [], time_ms
+        clock_ms = time_ms if clock_ms is None else max(clock_ms, min(time_ms, clock_ms + horizon_ms // 2))
         if time_ms < newest[user] - pipeline.time.allowed_lateness_ms:
             expected.append(None)
             continue
         lives[user].append(one.row)
         newest[user] = max(newest[user], time_ms)
-        clock_ms = time_ms if clock_ms is None else max(clock_ms, min(time_ms, clock_ms + horizon_ms // 2))
         expected.append({feature.name: value_of(feature, lives[user], time_ms) for feature in features})
     return expected
 
