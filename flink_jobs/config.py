@@ -85,7 +85,10 @@ def load_environment(path: Path = DEFAULT_ENVIRONMENT) -> Environment:
     DefinitionError : the file is wrong, or a reference leads nowhere.
     """
     environment = load_yaml(path, Environment)
-    endpoints = services_home() / "endpoints.json"
+    # Under `flink run` this code lies in an unpacked archive: the project is then the one the file belongs to.
+    beside = path.resolve().parent.parent
+    home = services_home(beside) if (beside / "build" / "local").is_dir() else services_home()
+    endpoints = home / "endpoints.json"
     services = json.loads(endpoints.read_text(encoding="utf-8")) if endpoints.exists() else None
     variables = dict(os.environ)
 

@@ -1,12 +1,16 @@
 """References in settings: resolved from where they say, left standing where secrets must not go, else refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from flink_jobs.config import load_environment
 from udfs.core.errors import DefinitionError
 from udfs.core.references import resolve
 
+CONF = Path(__file__).parents[2] / "conf"
 ENVIRONMENT = {"PASSWORD": "p@ss", "USER": "u"}
 SERVICES = {"kafka": "127.0.0.1:9092"}
 
@@ -52,3 +56,15 @@ def test_a_reference_that_leads_nowhere_is_refused(text: str, services: dict[str
     with pytest.raises(DefinitionError, match=message) as refused:
         resolve(text, ENVIRONMENT, services)
     assert "p@ss" not in str(refused.value)
+
+
+def test_services_are_those_of_the_project_that_the_environment_file_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `flink run` the code itself lies elsewhere, in an unpacked archive."""
+    monkeypatch.delenv("HEADRACE_HOME", raising=False)
+    shutil.copytree(CONF, tmp_path / "conf")
+    endpoints = dict.fromkeys(("redis", "mlflow", "flink", "checkpoints", "savepoints"), "x") | {"kafka": "here:1"}
+    (tmp_path / "build" / "local").mkdir(parents=True)
+    (tmp_path / "build" / "local" / "endpoints.json").write_text(json.dumps(endpoints), encoding="utf-8")
+    assert load_environment(tmp_path / "conf" / "local.yaml").kafka.bootstrap_servers == "here:1"

@@ -7,7 +7,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 """Folder that the import packages lie in."""
 
 
-def services_home() -> Path:
+def services_home(project: Path = PROJECT) -> Path:
     """Return the absolute folder of the local services: `HEADRACE_HOME`, else `build/local` of the project.
 
     The working folder plays no part, unless `HEADRACE_HOME` is a relative path.
@@ -17,4 +17,4 @@ def services_home() -> Path:
     >>> services_home().is_absolute()
     True
     """
-    return Path(os.environ.get("HEADRACE_HOME") or PROJECT / "build" / "local").expanduser().resolve()
+    return Path(os.environ.get("HEADRACE_HOME") or project / "build" / "local").expanduser().resolve()
