@@ -67,7 +67,7 @@ def test_no_cut_of_a_sequence_changes_a_row_a_letter_or_a_stamp(
 
 
 def test_one_event_at_a_time_is_the_same_as_all_at_once() -> None:
-    sent = stream(1, 250)
+    sent = stream(1, 120)
     passed = Passage(shops(), "shop").feed(cut(sent, range(len(sent))))
     assert_same(passed, whole(sent))
     assert {letter["kind"] for letter in passed.letters} == {"late", "order"}

@@ -201,7 +201,7 @@ PLAIN = """
 import json, sys
 from tests.pure.samples import USER_FEATURES, Passage, cut, random_payments, small_pipeline
 from udfs.core.kernels.windows import fold_windows
-passed = Passage(small_pipeline(features=USER_FEATURES), "user").feed(cut(random_payments(5, 150), [40, 41]))
+passed = Passage(small_pipeline(features=USER_FEATURES), "user").feed(cut(random_payments(5, 80), [40, 41]))
 json.dump([hasattr(fold_windows, "py_func"), repr(passed.rows), repr(passed.letters)], sys.stdout)
 """
 
@@ -210,7 +210,7 @@ def test_compiled_and_plain_python_agree_bit_for_bit() -> None:
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", PLAIN], env=environment, capture_output=True, text=True, check=True)
     is_compiled, rows, letters = json.loads(done.stdout)
-    here = Passage(users(), "user").feed(cut(random_payments(5, 150), [40, 41]))
+    here = Passage(users(), "user").feed(cut(random_payments(5, 80), [40, 41]))
     assert not is_compiled
     assert (rows, letters) == (repr(here.rows), repr(here.letters))
 

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 PIPELINE_FILE = "pipeline.yaml"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.CSafeLoader):
     """Refuses a mapping that names a key twice, where YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
