@@ -4,9 +4,13 @@ LightGBM compares doubles, ONNX float32. Rounded to nearest, a threshold may pas
 that very value the other way; rounded down, `x <= threshold` keeps its answer for every float32 x.
 """
 
-import lightgbm as lgb
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 # LightGBM reads a smaller value as zero, and puts a threshold here to tell zero from negative numbers.
 ZERO_BELOW = np.float32(1e-35)
@@ -32,12 +36,14 @@ def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(zeros, np.nextafter(-ZERO_BELOW, below), rounded)
 
 
-def round_thresholds(booster: lgb.Booster) -> lgb.Booster:
+def round_thresholds(booster: "lgb.Booster") -> "lgb.Booster":
     """Return the same model with float32 thresholds; its scores of float32 inputs do not change."""
     lines = booster.model_to_string().split("\n")
     rounded = [_round_line(line) if line.startswith("threshold=") else line for line in lines]
     # The text names the length of each tree, which other digits make wrong; without it LightGBM finds the trees itself.
     kept = [line for line in rounded if not line.startswith("tree_sizes=")]
+    import lightgbm as lgb
+
     return lgb.Booster(model_str="\n".join(kept))
 
 

@@ -6,8 +6,8 @@ Everything is seeded and single-order, so that the same history gives the same m
 import datetime as dt
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +17,9 @@ from udfs.core.definition import Pipeline
 from udfs.core.errors import ModelError
 from udfs.core.features import feature_columns, feature_set_hash
 from udfs.core.model import F32
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Fitted:
     """One fitted model."""
 
     columns: tuple[str, ...]
-    booster: lgb.Booster
+    booster: "lgb.Booster"
 
     def score(self, examples: Examples) -> NDArray[np.float64]:
         """Return LightGBM's own probabilities, float64[n]."""
@@ -137,6 +140,8 @@ def _fit(known: Examples, columns: tuple[str, ...], parameters: Parameters) -> F
         "force_row_wise": True,
     }
     rounds = settings.pop("num_iterations")
+    import lightgbm as lgb
+
     data = lgb.Dataset(matrix, known.positive.astype(np.float32), feature_name=list(columns), params=settings)
     return Fitted(columns, round_thresholds(lgb.train(settings, data, num_boost_round=rounds)))
 
