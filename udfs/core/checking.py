@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from udfs.core.contract import ARROW_TYPES
 from udfs.core.definition import Derive, Pipeline
-from udfs.core.derive import load_function
+from udfs.core.derive import load_function, one_array
 from udfs.core.errors import DefinitionError
 from udfs.core.features import feature_columns, feature_set_hash
 from udfs.core.loading import load_pipeline
@@ -79,9 +79,8 @@ def _check_function(derive: Derive, folder: Path, schema: pa.Schema) -> None:
         msg = f"{where} gives the columns {', '.join(got)}; derive.outputs declares {', '.join(declared)}"
         raise DefinitionError(msg)
     for name, kind in derive.outputs.items():
-        column = columns[name]
         try:
-            (column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)).cast(ARROW_TYPES[kind])
+            one_array(columns[name], ARROW_TYPES[kind])
         except (pa.ArrowException, TypeError) as error:
             msg = f"{where} gives {name!r} as what cannot become {kind}: {error}"
             raise DefinitionError(msg) from error

@@ -82,7 +82,7 @@ class Deriver:
         if set(columns) != set(self._types):
             msg = f"derive function gave columns {sorted(columns)}; declared are {sorted(self._types)}"
             raise ValueError(msg)
-        arrays = {name: _flat(columns[name], rows.num_rows, type_) for name, type_ in self._types.items()}
+        arrays = {name: _finite(one_array(columns[name], type_)) for name, type_ in self._types.items()}
         for name, array in arrays.items():
             if len(array) != rows.num_rows:
                 msg = f"derive column {name!r} has {len(array)} values for {rows.num_rows} rows"
@@ -90,13 +90,15 @@ class Deriver:
         return arrays
 
 
-def _flat(column: object, length: int, type_: pa.DataType) -> pa.Array:
-    """Return a column as one array of its declared type; what is not finite becomes null."""
-    if isinstance(column, pa.Scalar):
-        column = pa.array([column.as_py()] * length)
-    elif isinstance(column, pa.ChunkedArray):
+def one_array(column: object, type_: pa.DataType) -> pa.Array:
+    """Return what a derive function gave for a column as one array of its declared type."""
+    if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    array = (column if isinstance(column, pa.Array) else pa.array(column)).cast(type_)
-    if pa.types.is_floating(type_):
-        return pc.if_else(pc.is_finite(array), array, pa.scalar(None, type_))
+    return (column if isinstance(column, pa.Array) else pa.array(column)).cast(type_)
+
+
+def _finite(array: pa.Array) -> pa.Array:
+    """Return a column with null where it is not finite."""
+    if pa.types.is_floating(array.type):
+        return pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
     return array

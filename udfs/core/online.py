@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from udfs.core.batches import lane_column, seq_column
+from udfs.core.batches import seq_column
 from udfs.core.features import Stage
 
 
@@ -40,7 +40,7 @@ def newest_rows(rows: pa.RecordBatch, stage: Stage, time_column: str, prefix: st
         if keys[i] is not None:
             newest[keys[i]] = i
     columns = _columns(stage)
-    taken = rows.select([*columns, lane_column(stage.entity)]).take(pa.array(list(newest.values()), pa.int64()))
+    taken = rows.select(columns).take(pa.array(list(newest.values()), pa.int64()))
     return [
         OnlineRow(
             f"{prefix}:{stage.entity}:{{{key}}}",
