@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from models.history import read_history
 from udfs.core.batches import RawBatch, join_batches
+from udfs.core.declarations import Label
 from udfs.core.decoding import Decoder
-from udfs.core.definition import Label, Pipeline
+from udfs.core.definition import Pipeline
 from udfs.core.errors import DefinitionError, ModelError
 from udfs.core.features import feature_columns
 from udfs.core.ingest import number_column

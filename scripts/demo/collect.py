@@ -12,7 +12,7 @@ from scripts.demo.accounting import LATE, PREDICTION, Outcome
 from scripts.demo.outputs import Letter, Prediction, letter_of, prediction_of
 from scripts.demo.settings import DemoError
 from scripts.kafka.consume import Record
-from udfs.core.definition import Sinks
+from udfs.core.declarations import Sinks
 from udfs.core.parity import Origin
 
 _POLL_MS = 200

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.evaluation import Evaluation, evaluate
 from scripts.demo.outputs import Prediction
-from udfs.core.definition import Label
+from udfs.core.declarations import Label
 from udfs.core.model import F32, Scorer
 
 

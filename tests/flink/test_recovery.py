@@ -16,7 +16,7 @@ from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
 from tests.flink.scoring import Scoring, assert_each_once, assert_gapless, scoring
-from udfs.core.definition import Latency
+from udfs.core.declarations import Latency
 
 RATE_EPS = 150.0
 LINGER_MS = 5_000

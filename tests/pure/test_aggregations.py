@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import AggregationName, FeatureGroup
+from udfs.core.feature_groups import AggregationName, FeatureGroup
 from udfs.core.kernels import dispatch
 
 NAN = math.nan

@@ -18,7 +18,7 @@ from scripts.demo.report import Report, as_json, failures
 from scripts.demo.screen import show
 from scripts.demo.timing import measure, percentiles_ms, throughput_eps
 from scripts.kafka.consume import Record
-from udfs.core.definition import Label
+from udfs.core.declarations import Label
 from udfs.core.letters import Letter, headers
 from udfs.core.model import F32, ModelContract, Scorer
 from udfs.core.parity import Observed, Origin, ParityReport

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from udfs.core.contract import ARROW_TYPES
-from udfs.core.definition import Derive, Pipeline
+from udfs.core.declarations import Derive
+from udfs.core.definition import Pipeline
 from udfs.core.derive import load_function, one_array
 from udfs.core.errors import DefinitionError
 from udfs.core.features import feature_columns, feature_set_hash

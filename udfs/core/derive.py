@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs.core.contract import ARROW_TYPES
-from udfs.core.definition import Derive
+from udfs.core.declarations import Derive
 from udfs.core.errors import DefinitionError, did_you_mean
 
 Function = Callable[[pa.RecordBatch], dict[str, pa.Array]]

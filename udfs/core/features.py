@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import Enrichment, Pipeline, feature_name
+from udfs.core.declarations import Enrichment
+from udfs.core.definition import Pipeline
 from udfs.core.durations import format_duration
+from udfs.core.feature_groups import feature_name
 
 I64 = NDArray[np.int64]
 

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from udfs.core.batches import Piece, RawBatch, add_columns, join_batches
 from udfs.core.contract import Contract
+from udfs.core.declarations import Enrichment
 from udfs.core.decoding import Decoder
-from udfs.core.definition import Enrichment, Pipeline
+from udfs.core.definition import Pipeline
 from udfs.core.derive import Deriver
 from udfs.core.letters import to_batch
 from udfs.core.lookups import LookupTable

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from udfs.core.batches import Piece, add_columns, lane_column, seq_column
 from udfs.core.cells import KeyedCells, Layout
-from udfs.core.definition import Enrichment, Pipeline, TimePolicy
+from udfs.core.declarations import Enrichment, TimePolicy
+from udfs.core.definition import Pipeline
 from udfs.core.features import Stage
 from udfs.core.ingest import number_column
 from udfs.core.kernels.admit import LATE

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from udfs.core.definition import Lookup
+from udfs.core.declarations import Lookup
 from udfs.core.errors import DefinitionError, did_you_mean
 
 

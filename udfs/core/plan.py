@@ -6,7 +6,8 @@ Sizes follow from the arrays of `cells.Track`; times from `lane.Lane` and `log.L
 from pathlib import Path
 
 from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.definition import Enrichment, Pipeline, TimePolicy
+from udfs.core.declarations import Enrichment, TimePolicy
+from udfs.core.definition import Pipeline
 from udfs.core.features import Feature, Stage, Track, feature_columns, feature_set_hash, plan_stages
 from udfs.core.lanes import key_group, lane_keys
 from udfs.core.plan_report import (

@@ -3,7 +3,7 @@
 An aggregation is four functions on an intermediate representation (IR), a float64 array of fixed width:
 `init(ir)` makes it empty, `update(ir, value)` adds one value, `merge(ir, other)` adds another IR that is *older*,
 `finalize(ir)` gives the feature, NaN for null. Null inputs are never passed to `update`.
-To add one: a file like `mean.py`, a line in `AGGREGATIONS`, its name in `definition.AggregationName`, a branch in each
+To add one: a file like `mean.py`, a line in `AGGREGATIONS`, its name in `feature_groups.AggregationName`, a branch in each
 function of `kernels/dispatch.py`, rows in `tests/pure/test_aggregations.py`; the contract tests find it by themselves.
 """
 
