@@ -1,17 +1,18 @@
-"""Launching the scoring job: all that must hold is seen to or checked first, so that a mistake is said in seconds."""
+"""Launching a job: all that must hold is seen to or checked first, so that a mistake is said in seconds."""
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from flink_jobs.config import Environment, load_environment
+from flink_jobs.config import Environment, archive_of, load_environment
 from flink_jobs.package import pack
-from flink_jobs.project import shown
+from flink_jobs.project import archive_jars, shown
 from flink_jobs.rest import FlinkError, FlinkRest, Job
-from flink_jobs.submit import SCORE, Submission, submission, submit
+from flink_jobs.submit import ARCHIVE, SCORE, Submission, submission, submit
 from udfs.core.checking import CheckedPipeline, check_pipeline
 from udfs.core.definition import Pipeline
 from udfs.core.errors import ModelError
@@ -51,11 +52,40 @@ def launch_score(what: Launch, console: Console) -> Job | None:
     environment = load_environment(what.environment)
     rest = FlinkRest(environment.flink.rest_url)
     if not what.dry_run:
-        _refuse_twin(rest, checked.pipeline, environment)
-    _say(console, _model(checked, environment))
+        _refuse_twin(rest, environment.job_name(checked.pipeline.name))
+    version = _model_version(checked, environment)
+    _say(console, f"model {checked.pipeline.model.name}@{checked.pipeline.model.alias} is version {version}")
     if local:
         _create_topics(checked.pipeline, environment, console)
-    planned = _submission(what, environment, local=local)
+    # The alias may move before the client asks.
+    arguments = ("--model-version", version)
+    return _run(what, _submission(what, SCORE, arguments, environment, local=local), rest, console)
+
+
+def launch_archive(what: Launch, console: Console) -> Job | None:
+    """Check, prepare, submit, and wait until every task of the archive job runs; None for a dry run.
+
+    Raises
+    ------
+    HeadraceError : as `launch_score`.
+    """
+    pipeline, local = check_pipeline(what.pipeline).pipeline, is_local(what.environment)
+    _say(console, f"{shown(what.pipeline)} is valid")
+    if local:
+        _start_services(console)
+    environment = load_environment(what.environment)
+    root, jars = archive_of(environment, what.environment).root, archive_jars()[0].parent
+    rest = FlinkRest(environment.flink.rest_url)
+    if not what.dry_run:
+        _refuse_twin(rest, environment.archive_job_name(pipeline.name))
+    if local:
+        _create_topics(pipeline, environment, console)
+    _say(console, f"files go to {root}/{pipeline.name}")
+    return _run(what, _submission(what, ARCHIVE, ("--jars", shown(jars)), environment, local=local), rest, console)
+
+
+def _run(what: Launch, planned: Submission, rest: FlinkRest, console: Console) -> Job | None:
+    """Show the line, submit, and wait until every task runs."""
     console.print(f"\n{planned.line}\n", style="dim", highlight=False, soft_wrap=True)
     if what.dry_run:
         return None
@@ -77,9 +107,11 @@ def topics_of(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _submission(what: Launch, environment: Environment, *, local: bool) -> Submission:
-    arguments = ("--pipeline", shown(what.pipeline), "--environment", shown(what.environment))
-    return submission(SCORE, pack(), arguments, environment.flink, local=local, savepoint=what.savepoint)
+def _submission(
+    what: Launch, script: Path, arguments: Sequence[str], environment: Environment, *, local: bool
+) -> Submission:
+    arguments = ("--pipeline", shown(what.pipeline), "--environment", shown(what.environment), *arguments)
+    return submission(script, pack(), arguments, environment.flink, local=local, savepoint=what.savepoint)
 
 
 def _start_services(console: Console) -> None:
@@ -91,27 +123,27 @@ def _start_services(console: Console) -> None:
     _say(console, "local services are up")
 
 
-def _refuse_twin(rest: FlinkRest, pipeline: Pipeline, environment: Environment) -> None:
-    """Two jobs of one pipeline would share its consumer group and abort each other's transactions."""
-    name = environment.job_name(pipeline.name)
+def _refuse_twin(rest: FlinkRest, name: str) -> None:
+    """Two jobs of one name would share a consumer group, and abort each other's transactions or write rows twice."""
     twin = next((job for job in rest.jobs() if job.name == name and not job.ended), None)
     if twin is not None:
         msg = f"{name} is {twin.state} already, as job {twin.job_id}; stop it first: headrace stop {twin.job_id[:8]}"
         raise FlinkError(msg)
 
 
-def _model(checked: CheckedPipeline, environment: Environment) -> str:
-    """Fetch and check the model as the job's client will, and say its version."""
+def _model_version(checked: CheckedPipeline, environment: Environment) -> str:
+    """Resolve the alias, fetch and check the model as the job's client will, and return its version."""
     from models.registry import resolve
 
     model = checked.pipeline.model
     try:
-        found = resolve(model.name, model.alias, environment.mlflow.tracking_uri, checked.feature_set)
+        registry, cache = environment.mlflow.tracking_uri, environment.mlflow.cache
+        found = resolve(model.name, model.alias, registry, checked.feature_set, cache=cache)
     except ModelError as error:
         msg = f"{error}\n{training_hint(checked)}"
         raise ModelError(msg) from error
     shutil.rmtree(found.folder, ignore_errors=True)
-    return f"model {model.name}@{model.alias} is version {found.contract.version}"
+    return found.contract.version
 
 
 def training_hint(checked: CheckedPipeline) -> str:

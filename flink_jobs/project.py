@@ -43,6 +43,25 @@ def build_folder() -> Path:
     return (PACKAGES if is_project() else Path.cwd()) / "build"
 
 
+def archive_jars(folder: Path | None = None) -> list[Path]:
+    """Return the jars that the archive job brings along: Parquet and what it needs of Hadoop.
+
+    Parameters
+    ----------
+    folder : where they lie; None means `build/jars/archive`
+
+    Raises
+    ------
+    ProjectError : there are none.
+    """
+    folder = folder or build_folder() / "jars" / "archive"
+    found = sorted(folder.glob("*.jar"))
+    if not found:
+        msg = f"{folder}: there are no jars to write Parquet with; fetch them with: make setup"
+        raise ProjectError(msg)
+    return found
+
+
 def shown(path: Path) -> str:
     """Return a path as people like to read and copy it: relative where it lies below the working folder."""
     absolute = path.absolute()

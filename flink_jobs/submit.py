@@ -10,18 +10,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flink_jobs.config import Flink
 from flink_jobs.failures import submission_cause
 from flink_jobs.project import build_folder, shown
-from flink_jobs.rest import FlinkError
+from scripts.services.flink_conf import link_jars, wheel_folder
 from udfs.core.errors import HeadraceError
 from udfs.core.home import services_home
 
-SCORE = Path(__file__).with_name("score.py")
+SCORE, ARCHIVE = Path(__file__).with_name("score.py"), Path(__file__).with_name("archive.py")
 CLIENT_TIMEOUT_S = 300.0
 _JOB_ID = re.compile(r"(?:JobID|^Job) ([0-9a-f]{32})", re.MULTILINE)
 
@@ -63,7 +62,7 @@ def submission(
     local : it is the cluster of the local services
     savepoint : path or URI to start from
     """
-    wheel = _wheel()
+    wheel = wheel_folder()
     address = urlsplit(flink.rest_url)
     # A remote worker has its own Python, at the place that its image says.
     worker_python = sys.executable if local else flink.options.get("python.executable", "python3")
@@ -122,20 +121,9 @@ def _variables(wheel: Path, *, local: bool) -> dict[str, str]:
 
 def _client_lib(wheel: Path) -> Path:
     """Return a folder with the jars of a client that plans Kafka tables."""
-    from scripts.services.flink_conf import link_jars
-
     folder, connectors = build_folder() / "client-lib", sorted((build_folder() / "jars" / "flink").glob("*.jar"))
     if not connectors:
         msg = f"{build_folder() / 'jars' / 'flink'}: there is no Kafka connector jar; fetch it with: make setup"
         raise SubmissionError(msg)
     link_jars(folder, *(wheel / "lib").glob("*.jar"), *(wheel / "opt").glob("flink-python-*.jar"), *connectors)
     return folder
-
-
-def _wheel() -> Path:
-    """Return the folder of PyFlink, without importing it."""
-    spec = find_spec("pyflink")
-    if spec is None or not spec.submodule_search_locations:
-        msg = f"{sys.executable} has no pyflink; install it with: make setup"
-        raise FlinkError(msg)
-    return Path(spec.submodule_search_locations[0])

@@ -7,13 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
 
-from scripts.services import services as local
-from scripts.services.endpoints import Endpoints
-from scripts.services.home import REPOSITORY
+if TYPE_CHECKING:
+    from scripts.services.endpoints import Endpoints
 
 TESTS = Path(__file__).parent
 RINGS = ("pure", "flink", "e2e")
@@ -28,8 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def services() -> Iterator[Endpoints]:
+def services() -> Iterator["Endpoints"]:
     """Kafka, Redis, MLflow and Flink, empty at the start of the run and gone after it."""
+    from rich.console import Console
+
+    from scripts.services import services as local
+    from scripts.services.home import REPOSITORY
+
     borrowed = os.environ.get("HEADRACE_TEST_HOME")
     if borrowed:
         yield local.up(Path(borrowed))

@@ -1,6 +1,7 @@
-"""Make `python -m scripts.demo` work."""
+"""`python -m scripts.demo` is `headrace demo`."""
 
-from scripts.demo.cli import app
+import sys
 
-if __name__ == "__main__":
-    app(prog_name="python -m scripts.demo")
+from flink_jobs.cli import app
+
+app(["demo", *sys.argv[1:]])

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from models.training import Parameters
 from scripts.demo.report import failures
@@ -17,8 +16,6 @@ from scripts.demo.run import REPORT_FILE
 from scripts.demo.run import demo as run_demo
 from scripts.demo.screen import show
 from scripts.demo.settings import Settings
-from scripts.services.errors import ServiceError
-from udfs.core.errors import HeadraceError
 
 app = typer.Typer(help="Show everything on real flights.", add_completion=False)
 
@@ -85,9 +82,6 @@ def demo(
     except KeyboardInterrupt:
         console.print("[yellow]interrupted[/yellow]")
         raise typer.Exit(_INTERRUPTED) from None
-    except (HeadraceError, ServiceError) as error:
-        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
-        raise typer.Exit(1) from error
     show(report, console)
     console.print(f"  report     {folder / REPORT_FILE}", highlight=False, soft_wrap=True)
     if not settings.stop_services:

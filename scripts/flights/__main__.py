@@ -1,6 +1,7 @@
-"""Make `python -m scripts.flights` work."""
+"""`python -m scripts.flights` is `headrace flights`."""
 
-from scripts.flights.cli import app
+import sys
 
-if __name__ == "__main__":
-    app(prog_name="python -m scripts.flights")
+from flink_jobs.cli import app
+
+app(["flights", *sys.argv[1:]])

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from models.history import write_history
@@ -19,7 +18,7 @@ from scripts.flights.replay import replay as replay_events
 from scripts.flights.stream import Events, merge
 from scripts.kafka.topics import Topic, create
 from scripts.services import services
-from udfs.core.errors import HeadraceError, did_you_mean
+from udfs.core.errors import did_you_mean
 
 app = typer.Typer(help="The flights of 2013 as event streams.", no_args_is_help=True, add_completion=False)
 
@@ -45,22 +44,19 @@ def replay(
 ) -> None:
     """Send flights to Kafka; creates the topics that are missing."""
     console = Console()
-    try:
-        check_pace(speed_up, rate, as_fast_as_possible=as_fast_as_possible)
-        address = bootstrap or services.endpoints().kafka
-        together, ledger = _load(streams, start.date(), end.date(), seed if poison else None)
-        create(address, [Topic(name, partitions) for name in sorted(set(together.topics))])
-        report = replay_events(
-            together,
-            address,
-            speed_up=speed_up,
-            rate_eps=rate,
-            as_fast_as_possible=as_fast_as_possible,
-            stream_order=stream_order,
-            console=console,
-        )
-    except HeadraceError as error:
-        raise _failed(console, error) from error
+    check_pace(speed_up, rate, as_fast_as_possible=as_fast_as_possible)
+    address = bootstrap or services.endpoints().kafka
+    together, ledger = _load(streams, start.date(), end.date(), seed if poison else None)
+    create(address, [Topic(name, partitions) for name in sorted(set(together.topics))])
+    report = replay_events(
+        together,
+        address,
+        speed_up=speed_up,
+        rate_eps=rate,
+        as_fast_as_possible=as_fast_as_possible,
+        stream_order=stream_order,
+        console=console,
+    )
     table = Table("topic", "acknowledged", box=None)
     for topic, count in sorted(report.acknowledged.items()):
         table.add_row(topic, f"{count:,}")
@@ -78,11 +74,8 @@ def export(
 ) -> None:
     """Write flights as a history of raw events, which `headrace models train` reads."""
     console = Console()
-    try:
-        together = events.merged(start.date(), end.date())
-        write_history(history, together.topics, together.keys, together.values, together.times_ms)
-    except HeadraceError as error:
-        raise _failed(console, error) from error
+    together = events.merged(start.date(), end.date())
+    write_history(history, together.topics, together.keys, together.values, together.times_ms)
     console.print(f"{history}  {len(together):,} events", highlight=False, soft_wrap=True)
 
 
@@ -90,11 +83,8 @@ def export(
 def lookups(folder: Annotated[Path, typer.Option(help="Pipeline folder.")] = FLIGHTS) -> None:
     """Write planes.csv and airports.csv of the pipeline."""
     console = Console()
-    try:
-        for path, rows in write_lookups(folder).items():
-            console.print(f"{path}  {rows:,} rows", highlight=False, soft_wrap=True)
-    except HeadraceError as error:
-        raise _failed(console, error) from error
+    for path, rows in write_lookups(folder).items():
+        console.print(f"{path}  {rows:,} rows", highlight=False, soft_wrap=True)
 
 
 def _load(streams: str, start: dt.date, end: dt.date, poison_seed: int | None) -> tuple[Events, Ledger | None]:
@@ -111,8 +101,3 @@ def _load(streams: str, start: dt.date, end: dt.date, poison_seed: int | None) -
         return merge(*loaded.values()), None
     loaded["departures"], ledger = poisoned(loaded["departures"], poison_seed, now_ms=int(time.time() * 1000))
     return merge(*loaded.values()), ledger
-
-
-def _failed(console: Console, error: HeadraceError) -> typer.Exit:
-    console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
-    return typer.Exit(code=1)

@@ -55,7 +55,7 @@ def iterate(bootstrap: str, topic: str, *, timeout_s: float = 60.0) -> Iterator[
     TopicError : there is no such topic.
     ReadTimeoutError : nothing came for `timeout_s` although the end is not reached.
     """
-    consumer, places = _consumer(bootstrap, topic)
+    consumer, places = consumer_of(bootstrap, topic)
     try:
         ends = consumer.end_offsets(places)
         left = {place for place in places if consumer.position(place) < ends[place]}
@@ -64,7 +64,7 @@ def iterate(bootstrap: str, topic: str, *, timeout_s: float = 60.0) -> Iterator[
         while left:
             for place, fetched in consumer.poll(_POLL_MS, _MAX_POLL_RECORDS).items():
                 deadline_s = time.monotonic() + timeout_s
-                yield from (_record(raw) for raw in fetched if raw.offset < ends[place])
+                yield from (record_of(raw) for raw in fetched if raw.offset < ends[place])
             done = {place for place in left if consumer.position(place) >= ends[place]}
             consumer.pause(*done)
             left -= done
@@ -93,7 +93,7 @@ def read_until(
     TopicError : there is no such topic.
     ReadTimeoutError : it did not hold in time; says how many records there were.
     """
-    consumer, _ = _consumer(bootstrap, topic)
+    consumer, _ = consumer_of(bootstrap, topic)
     records: list[Record] = []
     try:
         deadline_s = time.monotonic() + timeout_s
@@ -103,13 +103,19 @@ def read_until(
                     last = records[-1] if records else None
                     msg = f"topic {topic!r}: not enough after {timeout_s:g} s; got {len(records)} records, last {last}"
                     raise ReadTimeoutError(msg)
-            records.extend(_record(raw) for fetched in polled.values() for raw in fetched)
+            records.extend(record_of(raw) for fetched in polled.values() for raw in fetched)
     finally:
         consumer.close()
     return records
 
 
-def _consumer(bootstrap: str, topic: str) -> tuple[Any, list[Any]]:
+def consumer_of(bootstrap: str, *topics: str) -> tuple[Any, list[Any]]:
+    """Return a consumer of all partitions of some topics, at their beginning, and the partitions.
+
+    Raises
+    ------
+    TopicError : there is no broker, or a topic is missing.
+    """
     try:
         consumer = KafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -123,17 +129,20 @@ def _consumer(bootstrap: str, topic: str) -> tuple[Any, list[Any]]:
     except KafkaError as error:
         msg = f"{bootstrap}: there is no Kafka to reach ({type(error).__name__}); local one: headrace services up"
         raise TopicError(msg) from error
-    partitions = consumer.partitions_for_topic(topic)
-    if not partitions:
-        consumer.close()
-        msg = f"topic {topic!r} does not exist on {bootstrap}; create it, or start the job that writes it"
-        raise TopicError(msg)
-    places = [TopicPartition(topic, partition) for partition in sorted(partitions)]
+    places = []
+    for topic in topics:
+        partitions = consumer.partitions_for_topic(topic)
+        if not partitions:
+            consumer.close()
+            msg = f"topic {topic!r} does not exist on {bootstrap}; create it, or start the job that writes it"
+            raise TopicError(msg)
+        places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
     return consumer, places
 
 
-def _record(raw: Any) -> Record:
+def record_of(raw: Any) -> Record:
+    """Return a record of kafka-python."""
     headers = tuple((name, value) for name, value in raw.headers)
     return Record(raw.topic, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, headers)

@@ -1,5 +1,7 @@
-"""`python -m scripts.services`: the same commands as `make services-up` and `make services-down`."""
+"""`python -m scripts.services` is `headrace services`, for `make services-up` and `make services-down`."""
 
-from scripts.services.cli import app
+import sys
 
-app()
+from flink_jobs.cli import app
+
+app(["services", *sys.argv[1:]])

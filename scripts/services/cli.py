@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.services import services
-from scripts.services.errors import ServiceError
 
 app = typer.Typer(help="Kafka, Redis, MLflow and Flink on 127.0.0.1.", no_args_is_help=True, add_completion=False)
 
@@ -26,10 +25,7 @@ def up(
 ) -> None:
     """Start services and wait until they are ready."""
     console = Console()
-    try:
-        found = services.up(home, names or services.ALL, console)
-    except ServiceError as error:
-        raise _failed(error) from error
+    found = services.up(home, names or services.ALL, console)
     for key, value in asdict(found).items():
         console.print(f"{key:<15} {value}", highlight=False, soft_wrap=True)
 
@@ -37,19 +33,13 @@ def up(
 @app.command()
 def down(home: HomeOption = None) -> None:
     """Stop all services; what they stored stays."""
-    try:
-        services.down(home, Console())
-    except ServiceError as error:
-        raise _failed(error) from error
+    services.down(home, Console())
 
 
 @app.command()
 def status(*, home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Say how each service is; exit code 1 when one is not up."""
-    try:
-        found = services.status(home)
-    except ServiceError as error:
-        raise _failed(error) from error
+    found = services.status(home)
     if as_json:
         typer.echo(json.dumps([asdict(service) for service in found], indent=2))
     else:
@@ -58,8 +48,3 @@ def status(*, home: HomeOption = None, as_json: Annotated[bool, typer.Option("--
             table.add_row(service.name, service.state, service.address, " ".join(map(str, service.pids)))
         Console().print(table)
     raise typer.Exit(code=0 if all(service.state == "up" for service in found) else 1)
-
-
-def _failed(error: ServiceError) -> typer.Exit:
-    typer.echo(f"error: {error}", err=True)
-    return typer.Exit(code=1)

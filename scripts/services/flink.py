@@ -1,13 +1,9 @@
 """Flink: a session cluster from the wheel, one JobManager and one TaskManager that is started again when it dies."""
 
-import importlib.util
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from scripts.services import flink_conf, probe
-from scripts.services.errors import ServiceError
 from scripts.services.home import JARS, Home
 from scripts.services.processes import Command
 
@@ -46,11 +42,11 @@ class Flink:
         """Raise when Java, PyFlink or the connector's jar are missing."""
         probe.java()
         probe.require_jars(JARS / self.name)
-        _wheel()
+        flink_conf.wheel_folder()
 
     def prepare(self) -> None:
         """Write the settings and collect the jars."""
-        wheel = _wheel()
+        wheel = flink_conf.wheel_folder()
         flink_conf.write_conf(self.home, wheel=wheel, rest_port=self.port, rpc_port=self.rpc_port)
         # PyFlink's jar and the connector in the cluster's own classpath: else every submission loads its own copy.
         jars = (
@@ -64,7 +60,7 @@ class Flink:
 
     def commands(self) -> tuple[Command, ...]:
         """Return the programs to run."""
-        wheel = _wheel()
+        wheel = flink_conf.wheel_folder()
         jobmanager = (str(wheel / "bin" / "jobmanager.sh"), "start-foreground")
         taskmanager = (str(wheel / "bin" / "taskmanager.sh"), "start-foreground")
         env = {
@@ -91,11 +87,3 @@ class Flink:
         if slots is None:
             return f"a JobManager on port {self.port}"
         return None if slots >= flink_conf.SLOTS else f"{flink_conf.SLOTS} task slots; {slots} so far"
-
-
-def _wheel() -> Path:
-    spec = importlib.util.find_spec("pyflink")
-    if spec is None or not spec.submodule_search_locations:
-        msg = f"flink: {sys.executable} has no pyflink; install it with: make setup"
-        raise ServiceError(msg)
-    return Path(spec.submodule_search_locations[0])

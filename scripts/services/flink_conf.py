@@ -6,16 +6,32 @@ workers listen on every interface, and no setting of Flink 2.3 changes that: on 
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from scripts.services.errors import ServiceError
 from scripts.services.home import Home
 from scripts.services.ports import LOOPBACK
 
 SLOTS = 4
 _JAVA_OPTIONS = "env.java.opts.all"
+
+
+def wheel_folder() -> Path:
+    """Return the folder of the installed `pyflink`, which brings Flink itself; it is not imported.
+
+    Raises
+    ------
+    ServiceError : this Python has none.
+    """
+    spec = find_spec("pyflink")
+    if spec is None or not spec.submodule_search_locations:
+        msg = f"flink: {sys.executable} has no pyflink; install it with: make setup"
+        raise ServiceError(msg)
+    return Path(spec.submodule_search_locations[0])
 
 
 def write_conf(home: Home, *, wheel: Path, rest_port: int, rpc_port: int) -> Path:

@@ -28,7 +28,7 @@ def is_free(port: int) -> bool:
 
 
 def remembered_ports(file: Path, names: Iterable[str]) -> dict[str, int]:
-    """Read the port of each name, choosing and writing down those that are not there yet.
+    """Read the port of each name, choosing and writing down those that are not there yet; one program at a time may.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def remembered_ports(file: Path, names: Iterable[str]) -> dict[str, int]:
     ------
     ServiceError : the file is not such an object, or no port is free.
     """
-    ports = _read(file)
+    ports = known_ports(file)
     missing = [name for name in names if name not in ports]
     if missing:
         start = zlib.crc32(str(file.resolve()).encode())
@@ -56,7 +56,9 @@ def remembered_ports(file: Path, names: Iterable[str]) -> dict[str, int]:
                 raise ServiceError(msg)
             ports[name] = port
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(ports, indent=2) + "\n")
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(ports, indent=2) + "\n")
+        draft.replace(file)  # who reads without the lock sees all or nothing
     return {name: ports[name] for name in names}
 
 
@@ -70,7 +72,13 @@ def require_free(service: str, port: int, file: Path) -> None:
         raise ServiceError(msg)
 
 
-def _read(file: Path) -> dict[str, int]:
+def known_ports(file: Path) -> dict[str, int]:
+    """Return the ports that were chosen, by name; none before the first start.
+
+    Raises
+    ------
+    ServiceError : the file is not a JSON object of name to port.
+    """
     if not file.exists():
         return {}
     try:

@@ -4,7 +4,9 @@ Every function may be called at any time, by several programs at once, and leave
 """
 
 import fcntl
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from scripts.services.flink import Flink
 from scripts.services.home import Home, home_at
 from scripts.services.kafka import Kafka
 from scripts.services.mlflow import Mlflow
-from scripts.services.ports import LOOPBACK, remembered_ports
+from scripts.services.ports import LOOPBACK, known_ports, remembered_ports
 from scripts.services.progress import service_lines
 from scripts.services.redis import Redis
 from scripts.services.service import Service
@@ -36,12 +38,15 @@ class ServiceStatus:
     name: str
     #: `up`: ready; `starting`: runs and is not ready; `down`: a process of it is missing.
     state: str
+    #: empty before the first start
     address: str
     pids: tuple[int, ...]
 
 
 def up(home: Path | None = None, names: Sequence[str] = ALL, console: Console | None = None) -> Endpoints:
     """Start the named services that are not running, wait until each is ready, and say where they are.
+
+    When it is interrupted, it stops those that it has started, and leaves alone those that ran before.
 
     Parameters
     ----------
@@ -52,17 +57,28 @@ def up(home: Path | None = None, names: Sequence[str] = ALL, console: Console | 
     Raises
     ------
     ServiceError : something is not installed, a port is taken, or a service did not become ready.
+    KeyboardInterrupt : SIGINT (Ctrl-C) or SIGTERM came, and nothing of this start is left.
     """
     place = home_at(home)
     place.create()
-    services = _named(place, names)
-    with _alone(place), service_lines(console, names) as report:
-        with ThreadPoolExecutor(max_workers=len(ALL)) as pool:
-            # Every one is awaited before the first error is raised, so that no start goes on in the background.
-            starts = [pool.submit(lifecycle.start, place, service, report) for service in services]
+    with _alone(place), _cancelled_by_signal() as cancelled:
+        ports = remembered_ports(place.ports_file, _PORTS)
+        services = _named(place, names, ports)
+        ours = [service for service in services if not lifecycle.is_running(place, service)]
+        with service_lines(console, names) as report:
+            with ThreadPoolExecutor(max_workers=len(ALL)) as pool:
+                # Every one is awaited before the first error is raised, so that no start goes on in the background.
+                starts = [pool.submit(lifecycle.start, place, one, report, cancelled) for one in services]
+            if cancelled.is_set():
+                _stop(place, ours, report)
+        if cancelled.is_set():
+            if console is not None:
+                stopped = ", ".join(service.name for service in ours) or "nothing, all were up before"
+                console.print(f"interrupted; stopped again: {stopped}", highlight=False)
+            raise KeyboardInterrupt
         for start in starts:
             start.result()
-        found = _endpoints(place)
+        found = _endpoints(place, ports)
         endpoints_file.save(place, found)
     return found
 
@@ -72,17 +88,19 @@ def down(home: Path | None = None, console: Console | None = None, names: Sequen
     place = home_at(home)
     if not place.run.exists():
         return
-    with _alone(place), service_lines(console, names) as report, ThreadPoolExecutor(max_workers=len(ALL)) as pool:
-        for stop in [pool.submit(lifecycle.stop, place, service, report) for service in _named(place, names)]:
-            stop.result()
+    with _alone(place), service_lines(console, names) as report:
+        _stop(place, _named(place, names, remembered_ports(place.ports_file, _PORTS)), report)
 
 
 def status(home: Path | None = None) -> tuple[ServiceStatus, ...]:
-    """Say how each service of a home is."""
+    """Say how each service of a home is; writes nothing, and waits for nobody."""
     place = home_at(home)
-    addresses = _endpoints(place)
+    ports = known_ports(place.ports_file)
+    if not ports.keys() >= set(_PORTS):
+        return tuple(ServiceStatus(name, "down", "", ()) for name in ALL)
+    addresses = _endpoints(place, ports)
     found = []
-    for service in _named(place, ALL):
+    for service in _named(place, ALL, ports):
         pids = [processes.running_pid(place.pid_file(command.name)) for command in service.commands()]
         running = tuple(pid for pid in pids if pid is not None)
         ready = len(running) == len(pids) and service.waiting_for() is None
@@ -96,8 +114,13 @@ def endpoints(home: Path | None = None) -> Endpoints:
     return endpoints_file.load(home_at(home))
 
 
-def _named(home: Home, names: Sequence[str]) -> list[Service]:
-    ports = remembered_ports(home.ports_file, _PORTS)
+def _stop(home: Home, services: Sequence[Service], report: Callable[[str, str], None]) -> None:
+    with ThreadPoolExecutor(max_workers=len(ALL)) as pool:
+        for stop in [pool.submit(lifecycle.stop, home, service, report) for service in services]:
+            stop.result()
+
+
+def _named(home: Home, names: Sequence[str], ports: Mapping[str, int]) -> list[Service]:
     services: dict[str, Service] = {
         "kafka": Kafka(home, ports["kafka"], ports["kafka_controller"]),
         "redis": Redis(home, ports["redis"]),
@@ -111,8 +134,7 @@ def _named(home: Home, names: Sequence[str]) -> list[Service]:
     return [services[name] for name in names]
 
 
-def _endpoints(home: Home) -> Endpoints:
-    ports = remembered_ports(home.ports_file, _PORTS)
+def _endpoints(home: Home, ports: Mapping[str, int]) -> Endpoints:
     return Endpoints(
         kafka=f"{LOOPBACK}:{ports['kafka']}",
         redis=f"redis://{LOOPBACK}:{ports['redis']}/0",
@@ -131,3 +153,18 @@ def _alone(home: Home) -> Iterator[None]:
     with (home.run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _cancelled_by_signal() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set, in place of an exception that would leave starts behind."""
+    cancelled = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancelled  # only the main thread may change what signals do, and they come to it
+        return
+    before = {number: signal.signal(number, lambda *_: cancelled.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancelled
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -49,13 +50,13 @@ def test_a_service_that_ends_shows_its_last_words(home: Home) -> None:
     with pytest.raises(
         ServiceError, match=r"(?s)fake: fake ended while it started; .*fake\.log:\n    cannot open the till"
     ):
-        lifecycle.start(home, service, lambda _name, _text: None)
+        lifecycle.start(home, service, lambda _name, _text: None, Event())
 
 
 def test_a_service_that_stays_silent_times_out(home: Home) -> None:
     service = Fake(home.root, "echo thinking; exec sleep 60")
     with pytest.raises(ServiceError, match=r"(?s)not ready after 0.5 s, still waiting for the file; .*\n    thinking"):
-        lifecycle.start(home, service, lambda _name, _text: None)
+        lifecycle.start(home, service, lambda _name, _text: None, Event())
     lifecycle.stop(home, service, lambda _name, _text: None)
 
 
@@ -66,13 +67,13 @@ def test_a_running_service_is_left_alone_and_a_dead_one_is_started_anew(home: Ho
     def report(name: str, text: str) -> None:
         heard.append((name, text))
 
-    lifecycle.start(home, service, report)
+    lifecycle.start(home, service, report, Event())
     first = running_pid(home.pid_file("fake"))
-    lifecycle.start(home, service, report)
+    lifecycle.start(home, service, report, Event())
     assert running_pid(home.pid_file("fake")) == first
     lifecycle.stop(home, service, report)
     assert running_pid(home.pid_file("fake")) is None
-    lifecycle.start(home, service, report)
+    lifecycle.start(home, service, report, Event())
     lifecycle.stop(home, service, report)
     assert (home.root / "starts").read_text() == "xx"
     assert heard[0] == ("fake", "preparing")

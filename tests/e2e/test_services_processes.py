@@ -1,5 +1,6 @@
 """Ports, pid files and processes of the local services, with plain shells as the services."""
 
+import fcntl
 import json
 import os
 import signal
@@ -153,6 +154,23 @@ def test_an_unknown_service_is_named(tmp_path: Path) -> None:
         ServiceError, match="no service is named 'kafak'; did you mean one of kafka, redis, mlflow, flink"
     ):
         services.up(tmp_path, ["kafak"])
+
+
+def test_asking_for_the_status_of_a_home_that_never_was_writes_nothing(tmp_path: Path) -> None:
+    found = services.status(tmp_path / "nowhere")
+    assert [(one.name, one.state, one.address, one.pids) for one in found] == [
+        (name, "down", "", ()) for name in services.ALL
+    ]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_status_does_not_wait_for_who_changes_the_home(tmp_path: Path) -> None:
+    place = Home(tmp_path)
+    place.create()
+    with (place.run / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert {one.state for one in services.status(tmp_path)} == {"down"}
+    assert not place.ports_file.exists()
 
 
 def test_endpoints_before_the_first_start_say_what_to_do(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from scripts.demo.accounting import LATE, PREDICTION, Accounting, Outcome, Sent, account
-from scripts.demo.check import compare_inputs, raw_batches
+from scripts.demo.check import compare_inputs
 from scripts.demo.settings import DemoError, Settings
 from scripts.demo.traffic import traffic
+from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record
 from udfs.core.parity import Origin
 
@@ -94,13 +95,13 @@ def test_input_that_is_not_what_was_sent_ends_the_demo() -> None:
         compare_inputs(SENT, [records[0], replace(records[1], value=b"x"), *records[2:]])
 
 
-def test_raw_batches_keep_the_origin_and_never_mix_topics() -> None:
-    records = [Record(topic, 0, offset, 7, b"k", b"v", ()) for offset in range(2) for topic in "ab"]
-    batches = list(raw_batches(records))
-    assert [(one.topic, list(one.offsets), list(one.timestamps_ms)) for one in batches] == [
-        ("a", [0, 1], [7, 7]),
-        ("b", [0, 1], [7, 7]),
-    ]
+def test_a_raw_batch_keeps_the_origin_of_its_records() -> None:
+    batch = raw_batch(
+        "a", [Record("a", 3, offset, 7 + offset, b"k", value, ()) for offset, value in ((5, b"v"), (9, None))]
+    )
+    assert (batch.topic, batch.partitions, batch.offsets, batch.timestamps_ms) == ("a", [3, 3], [5, 9], [12, 16])
+    assert (batch.keys, batch.values) == ([b"k", b"k"], [b"v", None])
+    assert raw_batch("a", []).values == []
 
 
 def test_traffic_is_cut_by_departure_and_skips_the_offset_of_the_mark() -> None:

@@ -19,7 +19,7 @@ from udfs.core.definition import Pipeline
 from udfs.core.loading import load_pipeline
 
 FLIGHTS = Path(__file__).parents[2] / "conf" / "flights"
-NOVEMBER = (dt.date(2013, 11, 1), dt.date(2013, 11, 30))
+WEEK = (dt.date(2013, 11, 1), dt.date(2013, 11, 7))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="session")
 def departures() -> Events:
-    return events.departures(*NOVEMBER)
+    return events.departures(*WEEK)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def departed(departures: Events) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def arrivals() -> Events:
-    return events.arrivals(*NOVEMBER)
+    return events.arrivals(*WEEK)
 
 
 def refusals(stream: Events, contract: Contract) -> list[str]:
@@ -75,7 +75,7 @@ def test_ids_are_unique_over_the_year() -> None:
 
 def test_ids_say_day_carrier_flight_origin_and_schedule(departures: Events) -> None:
     ids = {msgspec.json.decode(value or b"")["flight_id"] for value in departures.values}
-    assert len(ids) == len(departures) == 27_268
+    assert len(ids) == len(departures) == 6_486
     assert "2013-11-05-US-1895-EWR-0500" in ids
 
 
@@ -87,8 +87,8 @@ def test_topics_are_the_declared_ones(pipeline: Pipeline) -> None:
 
 def test_every_departure_obeys_the_contract_but_the_cancelled(departures: Events, pipeline: Pipeline) -> None:
     cancelled = departures.take(np.array([b'"departed_at_ms":null' in (value or b"") for value in departures.values]))
-    assert len(cancelled) == 233
-    assert refusals(departures, pipeline.contract) == ["Expected `int`, got `null` - at `$.departed_at_ms`"] * 233
+    assert len(cancelled) == 88
+    assert refusals(departures, pipeline.contract) == ["Expected `int`, got `null` - at `$.departed_at_ms`"] * 88
     assert {tuple(msgspec.json.decode(value or b"")) for value in departures.values} == {
         tuple(pipeline.contract.fields)
     }
@@ -96,7 +96,7 @@ def test_every_departure_obeys_the_contract_but_the_cancelled(departures: Events
 
 def test_every_weather_and_arrival_event_obeys_its_contract(arrivals: Events, pipeline: Pipeline) -> None:
     assert pipeline.label is not None
-    assert refusals(events.weather(*NOVEMBER), pipeline.enrichments[0].contract) == []
+    assert refusals(events.weather(*WEEK), pipeline.enrichments[0].contract) == []
     assert refusals(arrivals, pipeline.label.contract) == []
 
 
@@ -117,7 +117,7 @@ def test_scheduled_time_is_the_local_clock_of_new_york(departed: dict[str, dict[
 
 
 def test_weather_is_keyed_by_origin_in_order_of_time() -> None:
-    weather = events.weather(*NOVEMBER)
+    weather = events.weather(*WEEK)
     assert set(weather.keys) == {b"EWR", b"JFK", b"LGA"}
     assert (np.diff(weather.times_ms) >= 0).all()
     assert len(set(zip(weather.keys, weather.times_ms.tolist(), strict=True))) == len(weather)
@@ -133,14 +133,14 @@ def test_every_departed_flight_arrives_once_after_it_left(
     for row in rows:
         elapsed_min = (row["arrived_at_ms"] - departed[row["flight_id"]]["departed_at_ms"]) / 60_000
         assert 20 < elapsed_min < 1_440
-    assert sum(row["arr_delay_min"] is None for row in rows) == 64
+    assert sum(row["arr_delay_min"] is None for row in rows) == 24
 
 
 def test_a_flight_arrives_when_the_clock_there_says_so(arrivals: Events) -> None:
     """The arrival in UTC, on the clock of Chicago and of San Juan, is `arr_time` of the data."""
     rows = [msgspec.json.decode(value or b"") for value in arrivals.values]
     of = {row["flight_id"]: row["arrived_at_ms"] for row in rows}
-    flights = dataset.flights(*NOVEMBER)
+    flights = dataset.flights(*WEEK)
     for dest, hours_behind in (("SJU", 4), ("LAX", 8), ("HNL", 10)):
         there = flights.filter(pc.and_(pc.equal(flights["dest"], dest), flights["arr_time"].is_valid()))
         there = there.filter(pc.greater(there["day"], 3))  # clocks changed on the third

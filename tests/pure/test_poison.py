@@ -25,7 +25,7 @@ DECODES = {"above_max", "below_min", "no_clock_time", "other_key", "null_key", "
 
 @pytest.fixture(scope="module")
 def days() -> Events:
-    return events.departures(dt.date(2013, 11, 5), dt.date(2013, 11, 7))
+    return events.departures(dt.date(2013, 11, 5), dt.date(2013, 11, 5))
 
 
 @pytest.fixture(scope="module")
