@@ -1,17 +1,19 @@
 """Export: a fitted LightGBM model -> ONNX with one input and one output, and the proof that both score alike."""
 
-import hashlib
+import json
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.check import check_model, check_strictly
+from models.check import FEATURES_METADATA, check_model, check_strictly
 from models.examples import Examples
 from models.training import Fitted
 from udfs.core.errors import ModelError
-from udfs.core.model import F32, ModelContract, Scorer
+from udfs.core.model import F32, Scorer
+from udfs.core.model_contract import ModelContract, Output, Tensor
+from udfs.core.model_files import ONNX_FILE, sha256
 
 INPUT, OUTPUT, POSITIVE_COLUMN = "features", "probabilities", 1
 TARGET_OPSET = 15
@@ -58,13 +60,10 @@ def export(fitted: Fitted, name: str, feature_set: str) -> Exported:
     check_strictly(onnx)
     contract = ModelContract(
         name=name,
-        version="",
-        sha256=hashlib.sha256(onnx).hexdigest(),
+        files={ONNX_FILE: sha256(onnx)},
         feature_set=feature_set,
-        inputs=list(fitted.columns),
-        onnx_input=INPUT,
-        onnx_output=OUTPUT,
-        output_column=POSITIVE_COLUMN,
+        tensors=[Tensor(INPUT, "float32", list(fitted.columns))],
+        output=Output(OUTPUT, "probability", POSITIVE_COLUMN),
         threshold=DECISION_THRESHOLD,
     )
     check_model(onnx, contract)
@@ -128,4 +127,5 @@ def _convert(fitted: Fitted, name: str) -> bytes:
     ):
         del field[:]
         field.extend(values)
+    model.metadata_props.add(key=FEATURES_METADATA, value=json.dumps(fitted.columns))
     return bytes(model.SerializeToString(deterministic=True))

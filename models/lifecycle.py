@@ -1,18 +1,38 @@
 """From a history to a registered model in one call: featurize, fit, export, prove, evaluate, register."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+
+from models.days import PROVENANCE
 from models.evaluation import Evaluation, evaluate
 from models.examples import Examples, read_examples
-from models.export import Exported, export, prove
-from models.registration import Candidate, Registered, register
+from models.export import Exported, Proof, export, prove
+from models.lineage import feature_sources
+from models.onnx_wire import references
+from models.package import Package
+from models.registration import Entry, Registered, publish
 from models.tracking import probe
 from models.training import Fitted, Parameters, TrainedModel, fit
+from models.versions import BASELINE
 from udfs.core.loading import load_pipeline
 from udfs.core.model import Scorer
+
+MEASURES = ("auc", "log_loss", "brier", "calibration_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One exported model with what is known of it."""
+
+    exported: Exported
+    proof: Proof
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ def train_and_register(
     Parameters
     ----------
     folder : pipeline folder
-    history : Parquet file, see `models.history`
+    history : Parquet file, see `models.history`, or a training set that `headrace dataset` wrote
     train_until, test_until : midnight UTC at the start of these days, both excluded
     tracking_uri : `http://host:port` of MLflow; asked for a sign of life first
     alias : points at the new version afterwards; None moves none
@@ -49,7 +69,7 @@ def train_and_register(
 
     Raises
     ------
-    DefinitionError, HistoryError, ModelError : see `read_examples`, `fit`, `export`, `prove` and `register`.
+    DefinitionError, HistoryError, ModelError : see `read_examples`, `fit`, `export`, `prove` and `publish`.
     """
     probe(tracking_uri)
     pipeline = load_pipeline(folder)
@@ -69,9 +89,67 @@ def train_and_register(
         for fitted, one in zip((trained.model, trained.baseline), exported, strict=True)
     )
     report("register")
-    return Outcome(trained, model, baseline, register(trained, model, baseline, tracking_uri, alias))
+    entry = _entry(trained, model, baseline, folder, history)
+    return Outcome(trained, model, baseline, publish(entry, tracking_uri, alias))
 
 
 def _evaluate(fitted: Fitted, exported: Exported, test: Examples) -> Evaluation:
     scores = Scorer(exported.onnx, exported.contract).score(test.select(fitted.columns))
     return evaluate(scores, test.positive)
+
+
+def _entry(trained: TrainedModel, model: Candidate, baseline: Candidate, folder: Path, history: Path) -> Entry:
+    """Seal both models, with where they come from; their golden batches are held-out rows."""
+    origin = {
+        "trainer": f"lightgbm {version('lightgbm')}",
+        "exporter": references(model.exported.onnx).producer,
+        "headrace": version("headrace"),
+        "data": history.name,
+        "data_sha256": _digest(history),
+        "train_until": str(trained.train_until),
+        "test_until": str(trained.test_until),
+        "train_rows": str(trained.train_rows),
+        "test_rows": str(len(trained.test)),
+        "parameters": msgspec.json.encode(asdict(trained.parameters)).decode(),
+    }
+    if trained.pipeline.label is not None:
+        label = trained.pipeline.label
+        origin["label"] = f"{label.of} of {label.topic} above {label.above:g}"
+
+    def seal(one: Candidate, fitted: Fitted) -> Package:
+        contract = msgspec.structs.replace(
+            one.exported.contract,
+            pipeline=trained.pipeline.name,
+            provenance=origin,
+            lineage=feature_sources(trained.pipeline, folder, fitted.columns),
+        )
+        return Package.seal(one.exported.onnx, contract, trained.test.select(fitted.columns))
+
+    metrics: dict[str, float] = {"train_rows": trained.train_rows, "test_rows": len(trained.test)}
+    for prefix, one in (("", model), (f"{BASELINE}_", baseline)):
+        metrics |= {f"{prefix}{measure}": getattr(one.evaluation, measure) for measure in MEASURES}
+        metrics[f"{prefix}onnx_max_difference"] = one.proof.max_difference
+    evaluations = {"model": model.evaluation, BASELINE: baseline.evaluation}
+    return Entry(
+        package=seal(model, trained.model),
+        description=trained.pipeline.description,
+        run_name=f"{model.exported.contract.name} until {trained.train_until}",
+        params={
+            **asdict(trained.parameters),
+            "train_until": trained.train_until,
+            "test_until": trained.test_until,
+            "feature_set": trained.feature_set,
+            "features": len(trained.model.columns),
+            "baseline_features": len(trained.baseline.columns),
+            "data_sha256": origin["data_sha256"],
+        },
+        metrics=metrics,
+        baseline=seal(baseline, trained.baseline),
+        notes={"evaluation.json": msgspec.json.format(msgspec.json.encode(evaluations), indent=2)},
+    )
+
+
+def _digest(data: Path) -> str:
+    """Return the digest of a history; of a training set that of its provenance, which holds those of its inputs."""
+    with (data / PROVENANCE if data.is_dir() else data).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,40 +1,44 @@
-"""The registry, writing: a trained model -> one MLflow run and one version of the registered model, then the alias.
+"""The registry, writing: a sealed model -> one MLflow run and one version of the registered model, then the alias.
 
 The alias moves last: until everything else is there, nobody is sent to the new version.
 """
 
 import datetime as dt
-import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from models.check import check_model
-from models.evaluation import Evaluation
-from models.export import Exported, Proof
-from models.golden import Golden
-from models.registry import BASELINE, FEATURE_SET_TAG, FILES, PIPELINE_TAG, digest_tag
+from models.package import Package
 from models.tracking import connect
-from models.training import TrainedModel
-from udfs.core.model import F32, ONNX_FILE
+from models.versions import BASELINE, COLUMNS_TAG, FEATURE_SET_TAG, FEATURES_TAG, PIPELINE_TAG, digest_tag
+from udfs.core.model_contract import ModelContract
+from udfs.core.model_files import ONNX_FILE, sha256
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 ARTIFACT_FOLDER = "model"
 READY_TIMEOUT_S = 10
+TAG_MAX_CHARS = 100_000
+DIGEST_MAX_CHARS, PARAM_MAX_CHARS = 36, 6_000  # of a dataset and of a parameter in MLflow
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One exported model with what is known of it."""
+class Entry:
+    """What becomes one run and one version."""
 
-    exported: Exported
-    proof: Proof
-    evaluation: Evaluation
+    package: Package
+    #: of the registered model, where it is new
+    description: str
+    run_name: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    #: a second model on fewer inputs, to compare with
+    baseline: Package | None = None
+    #: name -> content of further files, for people
+    notes: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,85 +49,78 @@ class Registered:
     version: str
     run_id: str
     alias: str | None
+    #: SHA-256 of each file, as `ResolvedModel.digests`
+    digests: dict[str, str]
 
 
-def register(
-    trained: TrainedModel, model: Candidate, baseline: Candidate, tracking_uri: str, alias: str | None = None
-) -> Registered:
-    """Check the model, log one run, register one version, move the alias.
+def publish(entry: Entry, tracking_uri: str, alias: str | None = None) -> Registered:
+    """Log one run, register one version, move the alias.
 
     Parameters
     ----------
-    trained : what was trained; its held-out rows give the golden batches
-    model, baseline : the two exported models
+    entry : its package was sealed, hence checked
     tracking_uri : `http://host:port` of MLflow
     alias : points at the new version afterwards; None moves none
 
     Raises
     ------
     RegistryError : MLflow cannot be reached, or refuses.
-    ModelError : a rule of `check` is broken.
     """
-    name = model.exported.contract.name
+    contract = entry.package.contract
+    packages = {"": entry.package} | ({f"{BASELINE}/": entry.baseline} if entry.baseline else {})
+    tags = {FEATURE_SET_TAG: contract.feature_set, PIPELINE_TAG: contract.pipeline, **_lineage_tags(contract)}
+    digests: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-register-") as made, connect(tracking_uri) as client:
         folder = Path(made)  # mode 0700
-        _write(folder, model.exported, trained.test.select(trained.model.columns))
-        (folder / BASELINE).mkdir()
-        _write(folder / BASELINE, baseline.exported, trained.test.select(trained.baseline.columns))
-        (folder / "evaluation.json").write_bytes(
-            msgspec.json.format(
-                msgspec.json.encode({"model": model.evaluation, BASELINE: baseline.evaluation}), indent=2
-            )
-        )
-        run = client.create_run(
-            _experiment(client, trained.pipeline.name), run_name=f"{name} until {trained.train_until}"
-        )
+        for prefix, package in packages.items():
+            (folder / prefix).mkdir(exist_ok=True)
+            package.write(folder / prefix)
+            found = {file: sha256(content) for file, content in package.files().items()}
+            tags |= {digest_tag(prefix + file): digest for file, digest in found.items()}
+            digests = digests or found
+        for name, content in entry.notes.items():
+            (folder / name).write_bytes(content)
+        run = client.create_run(_experiment(client, contract.pipeline), run_name=entry.run_name)
         run_id = run.info.run_id
         try:
-            _log(client, run_id, trained, model, baseline)
-            _write_mlmodel(folder, run_id, model.exported)
+            _log(client, run_id, entry)
+            _write_mlmodel(folder, run_id, contract)
             client.log_artifacts(run_id, str(folder), ARTIFACT_FOLDER)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id)
-        _ensure_model(client, name, trained.pipeline.description)
-        tags = {FEATURE_SET_TAG: trained.feature_set, PIPELINE_TAG: trained.pipeline.name}
-        for path in (*FILES, *(f"{BASELINE}/{file}" for file in FILES)):
-            tags[digest_tag(path)] = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        _ensure_model(client, contract.name, entry.description)
         source = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}"
-        version = str(
-            client.create_model_version(
-                name, source, run_id=run_id, tags=tags, await_creation_for=READY_TIMEOUT_S
-            ).version
+        made_version = client.create_model_version(
+            contract.name, source, run_id=run_id, tags=tags, await_creation_for=READY_TIMEOUT_S
         )
+        version = str(made_version.version)
         if alias is not None:
-            client.set_registered_model_alias(name, alias, version)
-        return Registered(name, version, run_id, alias)
+            client.set_registered_model_alias(contract.name, alias, version)
+        return Registered(contract.name, version, run_id, alias, digests)
 
 
-def _write(folder: Path, exported: Exported, rows: F32) -> None:
-    scorer = check_model(exported.onnx, exported.contract)
-    golden = Golden.of(scorer, rows)
-    golden.check(scorer)
-    golden.write(folder)
-    exported.contract.write(folder)
-    (folder / ONNX_FILE).write_bytes(exported.onnx)
+def _lineage_tags(contract: ModelContract) -> dict[str, str]:
+    """Return the tags by which the registry finds the models of a feature, and of what a feature is made of."""
+    columns = sorted({column for source in contract.lineage.values() for column in source.columns})
+    tags = {FEATURES_TAG: contract.inputs, COLUMNS_TAG: columns}
+    # A list that is too long for a tag is not cut, which would make a search miss some: `list --uses` reads contracts.
+    return {tag: text for tag, names in tags.items() if len(text := f",{','.join(names)},") <= TAG_MAX_CHARS}
 
 
-def _write_mlmodel(folder: Path, run_id: str, exported: Exported) -> None:
+def _write_mlmodel(folder: Path, run_id: str, contract: ModelContract) -> None:
     """Write MLflow's own description, so that its pages show inputs and outputs; the one flavor runs no code."""
     import numpy as np
     import onnx
     from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    contract = exported.contract
-    float32 = np.dtype(np.float32)
-    signature = ModelSignature(
-        Schema([TensorSpec(float32, (-1, len(contract.inputs)), contract.onnx_input)]),
-        Schema([TensorSpec(float32, (-1, 2), contract.onnx_output)]),
-    )
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype(one.dtype), (-1, len(one.features)), one.name) for one in contract.tensors
+    ]
+    output = TensorSpec(np.dtype(np.float32), (-1, -1), contract.output.name)
+    signature = ModelSignature(Schema(inputs), Schema([output]))
     metadata = {"sha256": contract.sha256, "feature_set": contract.feature_set, "inputs": contract.inputs}
     model = Model(artifact_path=ARTIFACT_FOLDER, run_id=run_id, signature=signature, metadata=metadata)
     providers = ["CPUExecutionProvider"]
@@ -133,30 +130,19 @@ def _write_mlmodel(folder: Path, run_id: str, exported: Exported) -> None:
     model.save(str(folder / "MLmodel"))
 
 
-def _log(client: "MlflowClient", run_id: str, trained: TrainedModel, model: Candidate, baseline: Candidate) -> None:
-    from mlflow.entities import Metric, Param
+def _log(client: "MlflowClient", run_id: str, entry: Entry) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param
 
-    params: dict[str, Any] = {
-        **asdict(trained.parameters),
-        "train_until": trained.train_until,
-        "test_until": trained.test_until,
-        "feature_set": trained.feature_set,
-        "features": len(trained.model.columns),
-        "baseline_features": len(trained.baseline.columns),
-    }
-    metrics: dict[str, float] = {"train_rows": trained.train_rows, "test_rows": len(trained.test)}
-    for prefix, one in (("", model), (f"{BASELINE}_", baseline)):
-        metrics |= {
-            f"{prefix}{measure}": getattr(one.evaluation, measure)
-            for measure in ("auc", "log_loss", "brier", "calibration_error")
-        }
-        metrics[f"{prefix}onnx_max_difference"] = one.proof.max_difference
     now_ms = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
     client.log_batch(
         run_id,
-        metrics=[Metric(key, float(value), now_ms, 0) for key, value in metrics.items()],
-        params=[Param(key, str(value)) for key, value in params.items()],
+        metrics=[Metric(key, float(value), now_ms, 0) for key, value in entry.metrics.items()],
+        params=[Param(key, str(value)[:PARAM_MAX_CHARS]) for key, value in entry.params.items()],
     )
+    origin = entry.package.contract.provenance
+    if "data" in origin:
+        digest = origin.get("data_sha256", "unknown")[:DIGEST_MAX_CHARS]
+        client.log_inputs(run_id, [DatasetInput(Dataset(origin["data"], digest, "local", origin["data"]))])
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

@@ -4,48 +4,51 @@ An alias is resolved once. MLflow lets anybody with access replace a registered 
 is the one noted at registration. The light client, mlflow-skinny, is enough.
 """
 
-import hashlib
+import logging
 import shutil
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from models.check import MAX_ONNX_BYTES, check_model
-from models.golden import GOLDEN_FILE, Golden
-from models.tracking import RegistryError, connect
-from udfs.core.errors import ModelError, did_you_mean
-from udfs.core.model import CONTRACT_FILE, ONNX_FILE, ModelContract
+from models.cache import Known, ModelCache
+from models.check import check_model
+from models.golden import Golden
+from models.tracking import RegistryDownError, connect
+from models.versions import BASELINE, digest_tag, fetch, find_version, noted_digests, refuse_archived
+from udfs.core.model_contract import ModelContract
+from udfs.core.model_files import CONTRACT_FILE, GOLDEN_FILE, ONNX_FILE, sha256
+from udfs.core.refusals import ModelRefusedError, Refusal
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-    from mlflow.tracking import MlflowClient
-
-FILES = (ONNX_FILE, CONTRACT_FILE, GOLDEN_FILE)
-BASELINE = "baseline"
-SHA256_TAG, FEATURE_SET_TAG, PIPELINE_TAG = "sha256", "feature_set", "pipeline"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A checked model: `model.onnx`, `contract.json` (with the version) and `golden.npz`, in a folder of mode 0700."""
+    """A checked model: `model.onnx`, `contract.json` (with the version) and `golden.json`, in a folder of mode 0700."""
 
     #: belongs to the caller, who removes it
     folder: Path
+    #: says whether it came from the cache
     contract: ModelContract
+    #: SHA-256 of each file as it was registered; pin these to hold a later fetch to them, see `verify`
+    digests: dict[str, str]
 
 
 def resolve(
     name: str,
     alias: str,
     tracking_uri: str,
-    feature_set: str,
+    feature_set: str | None,
     *,
     version: str | None = None,
     into: Path | None = None,
     baseline: bool = False,
+    expected_digests: Mapping[str, str] | None = None,
+    cache: ModelCache | None = None,
 ) -> ResolvedModel:
     """Fetch and check the model that an alias points at now.
 
@@ -53,126 +56,142 @@ def resolve(
     ----------
     name, alias : registered model and alias
     tracking_uri : `http://host:port` of MLflow
-    feature_set : hash of the feature set that will feed it, see `features.feature_set_hash`
+    feature_set : hash of the feature set that will feed it, see `features.feature_set_hash`; None: whichever it is
     version : this version instead of the alias'
     into : folder in which the new one is made; default: the one for temporary files
     baseline : fetch the baseline that was registered with the model, instead of the model
+    expected_digests : what its files must be, from a record of one's own; see `verify`
+    cache : keeps what was resolved; while the registry is down the version that it kept last is used, with a warning.
+        None: a registry that is down is an error
 
     Raises
     ------
     RegistryError : MLflow cannot be reached, or refuses.
-    ModelError : unknown model, alias or version; a file is missing, too large or changed; another feature set; a rule
-        of `check` is broken.
+    ModelRefusedError : unknown model, alias or version; it is archived; a file is missing, too large or changed;
+        another feature set; a rule of `check` is broken.
     """
-    with connect(tracking_uri) as client:
-        found = find_version(client, name, alias, version)
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-{found.version}-", dir=into))
-        try:
-            _fetch(client, found, folder, tracking_uri, f"{BASELINE}/" if baseline else "")
-            return ResolvedModel(folder, _check(found, folder, feature_set, f"{BASELINE}/" if baseline else ""))
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+    asked = f"@{alias}" if version is None else f"/{version}"
+    prefix = f"{BASELINE}/" if baseline else ""
+    try:
+        with connect(tracking_uri) as client:
+            found = find_version(client, name, alias, version)
+            refuse_archived(found)
+            files = fetch(client, found, tracking_uri, prefix)
+            digests = noted_digests(found, prefix)
+    except RegistryDownError as error:
+        known = None if cache is None or baseline else cache.recall(tracking_uri, name, asked)
+        if known is None:
             raise
+        return _last_known(*known, str(error), feature_set, into, expected_digests)
+    contract = _check(name, str(found.version), files, digests, feature_set, expected_digests, prefix)
+    if cache is not None and not baseline:
+        # By its number, too: whoever resolved the alias may hand that on.
+        for question in dict.fromkeys((asked, f"/{contract.version}")):
+            _remember(cache, Known(tracking_uri, name, question, contract.version, digests, _now_ms()), files)
+    return _lay_out(files, contract, digests, into)
 
 
-def digest_tag(path: str) -> str:
-    """Name of the version tag that holds the SHA-256 of a file; `sha256` is the one of the model itself."""
-    return SHA256_TAG if path == ONNX_FILE else f"{SHA256_TAG}.{path}"
+def verify(version: ResolvedModel, expected_digests: Mapping[str, str]) -> None:
+    """Hold a resolved version to digests that were noted elsewhere, where the registry's users cannot change them.
 
-
-def find_version(client: "MlflowClient", name: str, alias: str, version: str | None = None) -> "ModelVersion":
-    """Return the version that an alias points at, or the numbered one.
+    Parameters
+    ----------
+    version : as resolved
+    expected_digests : file -> SHA-256, hex, as in `ResolvedModel.digests`; a file that is left out may be anything,
+        but `contract.json` names the digests of the others
 
     Raises
     ------
-    ModelError : there is no such model, alias or version; names those there are.
+    ModelRefusedError : `digest`: a file is another one.
     """
-    model = find_model(client, name)
-    if version is None and alias not in model.aliases:
-        known = ", ".join(f"{one} -> version {number}" for one, number in sorted(model.aliases.items())) or "none"
-        msg = f"model {name}: has no alias {alias!r} (aliases: {known}){did_you_mean(alias, model.aliases)}"
-        raise ModelError(msg)
-    number = version or str(model.aliases[alias])
-    try:
-        return client.get_model_version(name, number)
-    except _mlflow_exception() as error:
-        if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        versions = sorted(int(one.version) for one in client.search_model_versions(f"name='{name}'", max_results=100))
-        msg = f"model {name}: has no version {number!r}; versions: {', '.join(map(str, versions)) or 'none'}"
-        raise ModelError(msg) from error
+    _verify(version.contract.what, version.digests, expected_digests, "the one expected is")
 
 
-def find_model(client: "MlflowClient", name: str) -> "RegisteredModel":
-    """Return a registered model with its aliases.
-
-    Raises
-    ------
-    ModelError : there is none of that name; names those there are.
-    """
-    try:
-        return client.get_registered_model(name)
-    except _mlflow_exception() as error:
-        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        known = [model.name for model in client.search_registered_models(max_results=100)]
-        near = did_you_mean(name, known) or "; none is registered yet: headrace models train"
-        msg = f"no registered model {name!r}{near}"
-        raise ModelError(msg) from error
-
-
-def _fetch(client: "MlflowClient", found: "ModelVersion", folder: Path, tracking_uri: str, prefix: str) -> None:
-    """Download the files of a version, after a look at what there is and how large."""
-    from mlflow import artifacts
-
-    what = f"model {found.name} version {found.version}"
-    source = client.get_model_version_download_uri(found.name, str(found.version)).rstrip("/")
-    listed = artifacts.list_artifacts(artifact_uri=f"{source}/{prefix}".rstrip("/"), tracking_uri=tracking_uri)
-    sizes = {one.path.rpartition("/")[2]: one.file_size or 0 for one in listed if not one.is_dir}
-    for file in FILES:
-        if file not in sizes:
+def _check(
+    name: str,
+    version: str,
+    files: Mapping[str, bytes],
+    digests: Mapping[str, str],
+    feature_set: str | None,
+    expected_digests: Mapping[str, str] | None,
+    prefix: str = "",
+) -> ModelContract:
+    """Check what was fetched and return its contract, with the version."""
+    what = f"model {name} version {version}"
+    for file, content in files.items():
+        if sha256(content) != digests[file]:
             msg = (
-                f"{what}: file {prefix}{file} is missing in the registry (has: {', '.join(sorted(sizes)) or 'none'});"
-                " register the model again: headrace models train"
+                f"{what}: {prefix}{file} has sha256 {sha256(content)}; the version's tag {digest_tag(prefix + file)!r}"
+                f" says {digests[file]}; it was changed after registration: register the model again"
             )
-            raise ModelError(msg)
-        if sizes[file] > MAX_ONNX_BYTES:
-            msg = f"{what}: {prefix}{file} has {sizes[file]} bytes; at most {MAX_ONNX_BYTES} are allowed"
-            raise ModelError(msg)
-        uri = f"{source}/{prefix}{file}"
-        try:
-            artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri)
-        except (OSError, _mlflow_exception()) as error:
-            msg = f"{what}: {prefix}{file} cannot be downloaded from {tracking_uri}: {error}"
-            raise RegistryError(msg) from error
-
-
-def _check(found: "ModelVersion", folder: Path, feature_set: str, prefix: str) -> ModelContract:
-    """Check what was downloaded; write the version into the contract."""
-    what = f"model {found.name} version {found.version}"
-    for file in FILES:
-        noted = found.tags.get(digest_tag(prefix + file))
-        digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
-        if digest != noted:
-            tag = digest_tag(prefix + file)
-            msg = (
-                f"{what}: {prefix}{file} has sha256 {digest}; the version's tag {tag!r} says {noted};"
-                " it was changed after registration: register the model again"
-            )
-            raise ModelError(msg)
-    contract = msgspec.structs.replace(ModelContract.read(folder), version=str(found.version))
-    if contract.feature_set != feature_set:
+            raise ModelRefusedError(Refusal.DIGEST, msg)
+    _verify(what, digests, expected_digests or {}, "the one expected is")
+    contract = ModelContract.decode(files[CONTRACT_FILE], f"{what}: {prefix}{CONTRACT_FILE}")
+    contract = msgspec.structs.replace(contract, version=version, from_cache=False)
+    fetched = {file: sha256(files[file]) for file in (ONNX_FILE, GOLDEN_FILE)}
+    _verify(what, fetched, dict.fromkeys(fetched, "none") | contract.files, "its contract says")
+    if feature_set is not None and contract.feature_set != feature_set:
         msg = (
             f"{what}: was trained on feature set {contract.feature_set}; the pipeline has {feature_set};"
             " retrain the model, or restore the features it was trained on"
         )
-        raise ModelError(msg)
-    check_model((folder / ONNX_FILE).read_bytes(), contract, Golden.read(folder))
-    contract.write(folder)
+        raise ModelRefusedError(Refusal.FEATURE_SET, msg)
+    check_model(files[ONNX_FILE], contract, Golden.decode(files[GOLDEN_FILE], contract, f"{what}: {GOLDEN_FILE}"))
     return contract
 
 
-def _mlflow_exception() -> type[Exception]:
-    from mlflow.exceptions import MlflowException
+def _verify(what: str, digests: Mapping[str, str], expected: Mapping[str, str], source: str) -> None:
+    for file, wanted in expected.items():
+        if digests.get(file) != wanted:
+            msg = f"{what}: {file} has sha256 {digests.get(file, 'none')}; {source} {wanted}"
+            raise ModelRefusedError(Refusal.DIGEST, f"{msg}; the file was changed after registration")
 
-    return MlflowException
+
+def _lay_out(
+    files: Mapping[str, bytes], contract: ModelContract, digests: dict[str, str], into: Path | None
+) -> ResolvedModel:
+    folder = Path(tempfile.mkdtemp(prefix="headrace-model-", dir=into))
+    try:
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        contract.write(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return ResolvedModel(folder, contract, digests)
+
+
+def _last_known(
+    known: Known,
+    files: dict[str, bytes],
+    why: str,
+    feature_set: str | None,
+    into: Path | None,
+    expected_digests: Mapping[str, str] | None,
+) -> ResolvedModel:
+    """Return the version that the cache kept, checked as if it came from the registry."""
+    contract = _check(known.name, known.version, files, known.digests, feature_set, expected_digests)
+    contract = msgspec.structs.replace(contract, from_cache=True)
+    age_s = max(_now_ms() - known.seen_ms, 0) // 1000
+    _LOG.warning(
+        "%s; model %s%s is taken from the cache: version %s, sha256 %s, last seen in the registry %s ago",
+        why,
+        known.name,
+        known.asked,
+        known.version,
+        contract.sha256,
+        f"{age_s // 3600} h {age_s % 3600 // 60} min" if age_s >= 60 else f"{age_s} s",
+    )
+    return _lay_out(files, contract, known.digests, into)
+
+
+def _remember(cache: ModelCache, known: Known, files: Mapping[str, bytes]) -> None:
+    """Keep a version; a cache that cannot be written to is no reason not to start."""
+    try:
+        cache.remember(known, files)
+    except (OSError, ModelRefusedError, msgspec.DecodeError) as error:
+        _LOG.warning("model %s%s is not kept for when the registry is down: %s", known.name, known.asked, error)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -5,6 +5,7 @@ MLflow takes its retries and time limits from environment variables, and waits f
 
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -28,11 +29,17 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_GATEWAY_FAILS = (502, 503, 504)
+_SERVER_FAILS = re.compile(r"too many 5\d\d error responses|error code 5\d\d|TEMPORARILY_UNAVAILABLE")
 _STRANGE = ("ENDPOINT_NOT_FOUND", "INTERNAL_ERROR")
 
 
 class RegistryError(ModelError):
     """The registry cannot be reached, or refuses."""
+
+
+class RegistryDownError(RegistryError):
+    """The registry cannot be reached: it said nothing, neither yes nor no."""
 
 
 @contextmanager
@@ -45,7 +52,8 @@ def connect(tracking_uri: str) -> Iterator["MlflowClient"]:
 
     Raises
     ------
-    RegistryError : the URI is no HTTP one, nothing answers there, or MLflow refuses what the block asks of it.
+    RegistryDownError : nothing answers there, at the start or later.
+    RegistryError : the URI is no HTTP one, or MLflow refuses what the block asks of it.
     """
     probe(tracking_uri)
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
@@ -58,6 +66,10 @@ def connect(tracking_uri: str) -> Iterator["MlflowClient"]:
         try:
             yield MlflowClient(tracking_uri, registry_uri=tracking_uri)
         except MlflowException as error:
+            probe(tracking_uri)  # it may have gone since
+            if _SERVER_FAILS.search(str(error)):
+                msg = f"MLflow at {tracking_uri} fails: {_first_line(error)}"
+                raise RegistryDownError(msg) from error
             hint = "; is it an MLflow server?" if error.error_code in _STRANGE else ""
             msg = f"{tracking_uri}: MLflow refused ({error.error_code}): {_first_line(error)}{hint}"
             raise RegistryError(msg) from error
@@ -74,7 +86,8 @@ def probe(tracking_uri: str) -> None:
 
     Raises
     ------
-    RegistryError : the URI is no HTTP one, or nothing answers there.
+    RegistryDownError : nothing answers there, or a gateway that finds nobody behind it.
+    RegistryError : the URI is no HTTP one.
     """
     if not tracking_uri.startswith(("http://", "https://")):
         msg = f"MLflow URI: got {tracking_uri!r}; expected http://host:port of an MLflow server"
@@ -83,11 +96,15 @@ def probe(tracking_uri: str) -> None:
         with urllib.request.urlopen(tracking_uri.rstrip("/") + "/health", timeout=PROBE_TIMEOUT_S):  # noqa: S310
             return
     except urllib.error.HTTPError as error:
-        error.close()  # it answers; a gateway in front may keep /health to itself
+        error.close()
+        if error.code in _GATEWAY_FAILS:
+            msg = f"no MLflow at {tracking_uri}: HTTP {error.code} {error.reason}"
+            raise RegistryDownError(msg) from error
+        # Else it answers; a gateway in front may keep /health to itself.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         msg = f"no MLflow at {tracking_uri}: {reason}; start the local one with: headrace services up; or pass its URI"
-        raise RegistryError(msg) from error
+        raise RegistryDownError(msg) from error
 
 
 def _first_line(error: Exception) -> str:

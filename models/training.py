@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.examples import Examples, read_examples
+from models.examples import Examples
 from models.rounding import round_thresholds
 from udfs.core.definition import Pipeline
 from udfs.core.errors import ModelError
@@ -43,10 +42,6 @@ class Fitted:
     columns: tuple[str, ...]
     booster: "lgb.Booster"
 
-    def score(self, examples: Examples) -> NDArray[np.float64]:
-        """Return LightGBM's own probabilities, float64[n]."""
-        return np.asarray(self.booster.predict(examples.select(self.columns), num_threads=1), np.float64)
-
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
@@ -63,18 +58,6 @@ class TrainedModel:
     test: Examples
     train_until: dt.date
     test_until: dt.date
-
-
-def train(
-    pipeline: Pipeline,
-    folder: Path,
-    history: Path,
-    train_until: dt.date,
-    test_until: dt.date,
-    parameters: Parameters | None = None,
-) -> TrainedModel:
-    """Featurize a history and fit both models; see `read_examples` and `fit` for parameters and errors."""
-    return fit(pipeline, folder, read_examples(pipeline, folder, history), train_until, test_until, parameters)
 
 
 def fit(

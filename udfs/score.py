@@ -17,14 +17,14 @@ from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import AsyncFunction
 
 from udfs.core.batches import Piece
-from udfs.core.model import Scorer, feature_matrix
+from udfs.core.model import Scorer
 
 INLINE_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A piece and the score of each of its rows, float32[n]."""
+    """A piece and the scores of its rows: float32[n], or float32[n, width] for class scores and vectors."""
 
     piece: Piece
     scores: NDArray[np.float32]
@@ -38,7 +38,9 @@ class Score(AsyncFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Load and check the model."""
-        self._scorer = Scorer.load(Path(self._model))
+        self._scorer = scorer = Scorer.load(Path(self._model))
+        # 1: the job started while the registry was away, with the last-known-good version.
+        runtime_context.get_metrics_group().gauge("model_from_cache", lambda: int(scorer.contract.from_cache))
 
     async def async_invoke(self, value: Row) -> Sequence[Scored]:
         """Score the rows of one piece."""
@@ -51,4 +53,4 @@ class Score(AsyncFunction):
         return [Scored(piece, scores)]
 
     def _score(self, rows: pa.RecordBatch) -> NDArray[np.float32]:
-        return self._scorer.score(feature_matrix(rows, self._scorer.contract.inputs))
+        return self._scorer.score(self._scorer.matrix(rows))

@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from pyflink.common import Row, Types
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
-from udfs.core.features import feature_columns, plan_stages
+from udfs.core.features import feature_columns, other_columns, plan_stages
 from udfs.core.lane import stamps
 from udfs.core.letters import Letter, fitting, headers, to_batch
 from udfs.core.loading import load_pipeline
-from udfs.core.model import ModelContract
-from udfs.core.predictions import PredictionWriter
+from udfs.core.model_contract import ModelContract
+from udfs.core.predictions import PredictionWriter, finite_rows
 from udfs.core.validation import letter_of
 from udfs.score import Scored
 
@@ -62,12 +61,13 @@ class Write(ProcessFunction):
             pipeline.contract.time,
             feature_columns(pipeline) if sinks.predictions.features else (),
             [stage.entity for stage in plan_stages(pipeline)],
+            other_columns(pipeline) if sinks.predictions.features else (),
         )
 
     def process_element(self, value: Scored, ctx: ProcessFunction.Context) -> Iterator[Row]:
         """Encode one piece."""
         rows, letters, scores = value.piece.rows, value.piece.letters, value.scores
-        finite = np.isfinite(scores)
+        finite = finite_rows(scores)
         if not finite.all():
             failed = [
                 letter_of(row, "rejects", self._topic, self._key, STAGE, "score_failed", f"score {score}", stamps(row))

@@ -1,4 +1,4 @@
-"""The demo's model: history written once, trained and registered through the same functions as `headrace models train`.
+"""The demo's model: history and training set written once, then the functions of `headrace models train`.
 
 A champion that an earlier demo trained on the same history, features and parameters is used again: a tag on its version
 holds the digest of all of these.
@@ -11,16 +11,22 @@ from pathlib import Path
 
 import msgspec
 
+from models.dataset import Split, write_dataset
+from models.examples import THREADS
 from models.history import write_history
+from models.inputs import Files
+from models.labels import Rules
 from models.lifecycle import train_and_register
-from models.registry import ResolvedModel, find_version, resolve
+from models.registry import ResolvedModel, resolve
 from models.tracking import connect
+from models.versions import find_version
 from scripts.demo.settings import PIPELINE, Settings
 from scripts.demo.steps import Steps
 from scripts.flights import arrival_times, dataset, events, stream
 from udfs.core.definition import Pipeline
 from udfs.core.errors import ModelError
 from udfs.core.features import feature_set_hash
+from udfs.core.model_contract import CONTRACT_FORMAT
 
 TAG = "demo_provenance"
 
@@ -57,10 +63,15 @@ def _train(settings: Settings, pipeline: Pipeline, tracking_uri: str, provenance
         with steps.step(f"write the history of raw events, {settings.history_start} to {until}"):
             records = events.merged(settings.history_start, until)
             write_history(history, records.topics, records.keys, records.values, records.times_ms)
+    data = settings.folder / "training-set"
+    with steps.step("make a training set of it: features as of each event, labels as known later") as note:
+        split = Split(settings.train_until, settings.start)
+        made = write_dataset(pipeline, PIPELINE, Files((history,), {}), data, Rules(), split, THREADS)
+        note(f"training set: {made.counts.written:,} labelled events, {made.labels.counts.positive:,} of them positive")
     with steps.step("train") as note:
         registered = train_and_register(
             PIPELINE,
-            history,
+            data,
             settings.train_until,
             settings.start,
             tracking_uri,
@@ -92,6 +103,7 @@ def _provenance(settings: Settings, pipeline: Pipeline) -> str:
         "history": [str(settings.history_start), str(settings.start), _sources()],
         "train_until": str(settings.train_until),
         "features": feature_set_hash(pipeline, PIPELINE),
+        "contract": CONTRACT_FORMAT,
         "parameters": asdict(settings.parameters),
     }
     return hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()[:16]

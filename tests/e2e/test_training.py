@@ -5,12 +5,15 @@ from pathlib import Path
 import lightgbm as lgb
 import numpy as np
 import pytest
+from msgspec import structs
 
+from models.check import check_model
 from models.evaluation import auc, evaluate
 from models.examples import Examples, read_examples
 from models.export import export, prove
 from models.golden import Golden
 from models.history import write_history
+from models.package import Package
 from models.rounding import round_down, round_thresholds
 from models.training import Fitted, TrainedModel, fit
 from tests import synthetic
@@ -18,6 +21,7 @@ from udfs.core.definition import Pipeline
 from udfs.core.errors import DefinitionError, ModelError
 from udfs.core.loading import load_pipeline
 from udfs.core.model import Scorer
+from udfs.core.refusals import ModelRefusedError, Refusal
 
 TRAIN_UNTIL, TEST_UNTIL = dt.date(2023, 11, 19), dt.date(2023, 11, 21)
 
@@ -165,19 +169,25 @@ def test_round_down_is_the_largest_float32_not_above() -> None:
     assert round_down(np.array([-1.0000000180025095e-35]))[0] < -np.float32(1e-35)
 
 
-def test_the_golden_batch_has_a_row_of_nulls_and_notices_another_model(trained: TrainedModel, tmp_path: Path) -> None:
+def test_the_golden_batch_has_a_row_of_nulls_and_notices_another_model(trained: TrainedModel) -> None:
     shorter = replace(trained.baseline, booster=first_trees(trained.baseline))
     one, other = (export(fitted, "shop-refund", trained.feature_set) for fitted in (trained.baseline, shorter))
-    scorer = Scorer(one.onnx, one.contract)
-    Golden.of(scorer, trained.test.select(trained.baseline.columns)).write(tmp_path)
-    golden = Golden.read(tmp_path)
+    package = Package.seal(one.onnx, one.contract, trained.test.select(trained.baseline.columns))
+    golden = Golden.decode(package.golden.encode(), one.contract)
     assert np.isnan(golden.inputs[-1]).all()
     assert np.isfinite(golden.scores).all()
-    golden.check(scorer)
-    with pytest.raises(ModelError, match=r"golden batch scores .*; at registration it was"):
+    golden.check(Scorer(one.onnx, one.contract))
+    with pytest.raises(ModelRefusedError, match=r"golden batch scores .*; at registration it was"):
         golden.check(Scorer(other.onnx, other.contract))
-    with pytest.raises(ModelError, match=r"float32\[n, 2\]; the contract says float32\[n, 3\]"):
-        Golden(golden.inputs[:, :2], golden.scores).check(scorer)
+
+
+def test_the_features_stand_in_the_onnx_file_itself(trained: TrainedModel) -> None:
+    exported = export(trained.baseline, "shop-refund", trained.feature_set)
+    [tensor] = exported.contract.tensors
+    swapped = structs.replace(tensor, features=tensor.features[::-1])
+    with pytest.raises(ModelRefusedError, match=r"model\.onnx names its features") as error:
+        check_model(exported.onnx, structs.replace(exported.contract, tensors=[swapped]))
+    assert error.value.reason is Refusal.ORDER
 
 
 @pytest.mark.parametrize(

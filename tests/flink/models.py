@@ -1,6 +1,5 @@
 """A small ONNX model for tests: logistic regression, null as 0; no number where its guard is above a limit."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from udfs.core.definition import Pipeline
 from udfs.core.features import feature_columns, feature_set_hash
-from udfs.core.model import ONNX_FILE, ModelContract
+from udfs.core.model_contract import ModelContract, Output, Tensor
+from udfs.core.model_files import ONNX_FILE, sha256
 
 GUARD, GUARD_LIMIT = "distance_mi", 4_000.0
 """Flights to Honolulu are longer: the model gives no number for them."""
 
 
-def write_model(pipeline: Pipeline, folder: Path, model: Path) -> Path:
+def write_model(pipeline: Pipeline, folder: Path, model: Path, output: Output | None = None) -> Path:
     """Write a model folder that fits a pipeline, and return it.
 
     Parameters
     ----------
     folder : of the pipeline's files
     model : the folder to make
+    output : what is written; `both`, [n, 2], is the score and what is left to 1; default: `score`, a probability
     """
     inputs = feature_columns(pipeline)
     guard = inputs.index(GUARD) if GUARD in inputs else 0
@@ -31,6 +32,7 @@ def write_model(pipeline: Pipeline, folder: Path, model: Path) -> Path:
         "limit": np.full(1, GUARD_LIMIT, np.float32),
         "nan": np.full(1, np.nan, np.float32),
         "guard": np.array([guard], np.int64),
+        "one": np.ones(1, np.float32),
     }
     nodes = [
         helper.make_node("IsNaN", ["features"], ["missing"]),
@@ -40,12 +42,17 @@ def write_model(pipeline: Pipeline, folder: Path, model: Path) -> Path:
         helper.make_node("Gather", ["filled", "guard"], ["guarded"], axis=1),
         helper.make_node("Greater", ["guarded", "limit"], ["beyond"]),
         helper.make_node("Where", ["beyond", "nan", "probability"], ["score"]),
+        helper.make_node("Sub", ["one", "score"], ["rest"]),
+        helper.make_node("Concat", ["rest", "score"], ["both"], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "logistic",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(inputs)])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
+        [
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1]),
+            helper.make_tensor_value_info("both", TensorProto.FLOAT, ["n", 2]),
+        ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     onnx = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
@@ -54,12 +61,9 @@ def write_model(pipeline: Pipeline, folder: Path, model: Path) -> Path:
     ModelContract(
         name=pipeline.model.name,
         version="1",
-        sha256=hashlib.sha256(onnx).hexdigest(),
+        files={ONNX_FILE: sha256(onnx)},
         feature_set=feature_set_hash(pipeline, folder),
-        inputs=list(inputs),
-        onnx_input="features",
-        onnx_output="score",
-        output_column=0,
-        threshold=0.5,
+        tensors=[Tensor("features", "float32", list(inputs))],
+        output=output or Output("score", "probability"),
     ).write(model)
     return model

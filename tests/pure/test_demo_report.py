@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from io import StringIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,8 @@ from scripts.demo.timing import measure, percentiles_ms, throughput_eps
 from scripts.kafka.consume import Record
 from udfs.core.declarations import Label
 from udfs.core.letters import Letter, headers
-from udfs.core.model import F32, ModelContract, Scorer
+from udfs.core.model import F32, Scorer
+from udfs.core.model_contract import ModelContract, Output, Tensor
 from udfs.core.parity import Observed, Origin, ParityReport
 
 KEYS = [
@@ -40,11 +42,20 @@ class FirstColumn(Scorer):
     """Scores with the first input."""
 
     def __init__(self) -> None:
-        self.contract = ModelContract("m", "1", "", "", ["a", "b"], "", "", 0, 0.5)
+        self.contract = ModelContract(
+            name="m",
+            files={},
+            pipeline="p",
+            feature_set="f",
+            tensors=[Tensor("x", "float32", ["a", "b"])],
+            output=Output("y", "probability"),
+        )
 
-    def score(self, matrix: F32) -> F32:
+    def score(self, matrix: Any, options: Any = None) -> F32:
+        assert options is None
         assert np.isnan(matrix[:, 1]).all()
-        return matrix[:, 0]
+        found: F32 = matrix[:, 0]
+        return found
 
 
 def test_throughput_is_of_the_backlog_and_latency_of_what_came_after() -> None:

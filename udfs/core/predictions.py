@@ -1,6 +1,7 @@
 """Predictions: what is written for each scored event, with the evidence to check it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,8 +40,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     event_id: str
     event_time_ms: int
-    #: exact value of the model's float32
-    score: float
+    #: exact value of the model's float32: the probability or value, or the score of the best class; none for a vector
+    score: float | msgspec.UnsetType
     model: msgspec.Raw
     arm: str
     #: hash of the feature set
@@ -50,6 +51,11 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     order: msgspec.Struct
     #: column -> float64, null where there is none
     features: msgspec.Struct | None = None
+    #: the class of the highest score, the first of equal ones, and class -> score; of a model with class scores
+    label: str | msgspec.UnsetType = msgspec.UNSET
+    scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    #: of a model whose output is a vector
+    vector: list[float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class PredictionWriter:
@@ -60,7 +66,8 @@ class PredictionWriter:
     contract : the model that scored
     arm : which part the model plays, such as `champion`
     id_column, time_column : the event's id and event time
-    features : columns written into `features`; empty leaves it out
+    features : number columns written into `features`; empty leaves it out
+    others : columns of other types written behind them: texts, lists and mappings
     entities : entities of the stages passed, for the order stamps
     """
 
@@ -72,19 +79,28 @@ class PredictionWriter:
         time_column: str,
         features: Sequence[str],
         entities: Sequence[str],
+        others: Sequence[str] = (),
     ) -> None:
         self._id, self._time = id_column, time_column
-        self._columns, self._entities = tuple(features), tuple(entities)
+        self._columns, self._entities, self._others = tuple(features), tuple(entities), tuple(others)
         evidence = ModelEvidence(contract.name, contract.version, contract.sha256)
         self._model, self._arm = msgspec.Raw(_ENCODE(evidence)), arm
         self._feature_set = contract.feature_set
-        self._features = msgspec.defstruct("Features", [(name, float) for name in features], gc=False)
+        self._meaning, self._classes = contract.output.meaning, contract.output.classes
+        fields: list[tuple[str, Any]] = [(name, float) for name in features]
+        self._features = msgspec.defstruct("Features", fields + [(name, Any) for name in others], gc=False)
         self._order = msgspec.defstruct("Order", [(entity, list[int]) for entity in entities], gc=False)
 
     def write(self, topic: str, rows: pa.RecordBatch, scores: NDArray[np.float32]) -> str:
         """Return `key <US> JSON` of each row, joined by <RS>; the key is the event id.
 
         A feature is written as the shortest text of its float64, whatever its column's type, null as null.
+
+        Parameters
+        ----------
+        topic : of the rows
+        rows : scored rows, n of them
+        scores : finite, float32[n] or float32[n, width], as the contract's output says
         """
         if rows.num_rows == 0:
             return ""
@@ -92,8 +108,8 @@ class PredictionWriter:
         origins = zip(*(rows[name].to_pylist() for name in (PARTITION, OFFSET, TIMESTAMP_MS)), strict=True)
         stamps = zip(*(self._stamps(rows, entity) for entity in self._entities), strict=True)
         records = []
-        for event_id, time_ms, score, origin, stamp, features in zip(
-            ids, rows[self._time].to_pylist(), scores.tolist(), origins, stamps, self._values(rows), strict=True
+        for event_id, time_ms, (score, more), origin, stamp, features in zip(
+            ids, rows[self._time].to_pylist(), self._outputs(scores), origins, stamps, self._values(rows), strict=True
         ):
             prediction = Prediction(
                 event_id,
@@ -105,20 +121,49 @@ class PredictionWriter:
                 OriginEvidence(topic, *origin),
                 self._order(*stamp),
                 features,
+                *more,
             )
             records.append(event_id + KEY_SEPARATOR + _ENCODE(prediction).decode())
         return RECORD_SEPARATOR.join(records)
 
+    def _outputs(self, scores: NDArray[np.float32]) -> Iterable[tuple[Any, tuple[Any, ...]]]:
+        """Return per row the score, and (label, scores, vector) as far as the meaning of the output has them."""
+        if self._meaning == "vector":
+            return [(msgspec.UNSET, (msgspec.UNSET, msgspec.UNSET, row)) for row in scores.tolist()]
+        if self._meaning == "class_scores":
+            classes, best = self._classes, scores.argmax(axis=1).tolist()
+            rows = zip(scores.tolist(), best, strict=True)
+            return [(row[i], (classes[i], dict(zip(classes, row, strict=True)))) for row, i in rows]
+        return [(score, ()) for score in scores.tolist()]
+
     def _values(self, rows: pa.RecordBatch) -> list[msgspec.Struct | None]:
-        if not self._columns:
+        if not self._columns + self._others:
             return [None] * rows.num_rows
         columns = [number_column(rows, name).to_numpy(zero_copy_only=False) for name in self._columns]
+        numbers = np.column_stack(columns).tolist() if columns else [[]] * rows.num_rows
         # msgspec writes NaN, which stands for null here, as null.
-        return [self._features(*values) for values in np.column_stack(columns).tolist()]
+        if not self._others:
+            return [self._features(*values) for values in numbers]
+        others = zip(*(_plain(rows[name]) for name in self._others), strict=True)
+        return [self._features(*values, *more) for values, more in zip(numbers, others, strict=True)]
 
     def _stamps(self, rows: pa.RecordBatch, entity: str) -> list[list[int]]:
         stamps: list[list[int]] = np.column_stack([rows[lane_column(entity)], rows[seq_column(entity)]]).tolist()
         return stamps
+
+
+def _plain(column: pa.Array) -> list[Any]:
+    """Return a column as JSON has it, a mapping as an object."""
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_map(column.type):
+        return [None if value is None else dict(value) for value in values]
+    return values
+
+
+def finite_rows(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return bool[n]: which rows have a score, all of its numbers finite."""
+    finite = np.isfinite(scores)
+    return finite if scores.ndim == 1 else finite.all(axis=1)
 
 
 _ENCODE = msgspec.json.Encoder().encode
