@@ -1,28 +1,20 @@
-"""Writes online rows to Redis in pipelines, fenced; while Redis is away the newest row of each key waits in memory."""
+"""Writes the online rows of a running job in pipelines, fenced; while Redis is away they wait in memory."""
 
 import asyncio
+import logging
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from udfs.core.online import OnlineRow
+from udfs.core.online_schema import OnlineSchema
+from udfs.online_client import async_client_of
+from udfs.online_fence import SLICE_ROWS, WRITE, Writer, is_foreign
 
 TIMEOUT_S = 2.0
 RETRY_AFTER_S = 1.0
 MAX_WAITING_ROWS = 200_000
-SLICE_ROWS = 1_000
-
-FENCED_WRITE = """
-local held = redis.call('HMGET', KEYS[1], 'event_time_ms', 'seq')
-local time, seq = tonumber(held[1]), tonumber(held[2])
-local new_time, new_seq = tonumber(ARGV[1]), tonumber(ARGV[2])
-if time and (new_time < time or (new_time == time and new_seq < seq)) then return 0 end
-redis.call('HSET', KEYS[1], 'event_time_ms', ARGV[1], 'seq', ARGV[2], unpack(ARGV, 4))
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
 
 
 class OnlineWriter:
@@ -35,28 +27,47 @@ class OnlineWriter:
     Parameters
     ----------
     url : Redis URL, secrets resolved
+    prefix : name space of the store keys
+    started_ms, attempt : who writes, see `online_fence.Writer`
+
+    Raises
+    ------
+    OnlineStoreError : the URL cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._redis: Redis | None = None
+    def __init__(self, url: str, prefix: str, started_ms: int, attempt: int = 0) -> None:
+        self._redis = async_client_of(url, retry=Retry(NoBackoff(), 1), socket_connect_timeout=TIMEOUT_S)
+        self._prefix, self._started_ms, self._attempt = prefix, started_ms, attempt
+        self._writer: Writer | None = None
         self._script = ""
-        self._waiting: dict[str, tuple[OnlineRow, int]] = {}
+        self._waiting: dict[str, OnlineRow] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._in_flight = 0
+        #: rows given up: their key holds something else, or too many were waiting
         self.dropped_rows = 0
+        #: rows not written because a newer one stands there
+        self.fenced_rows = 0
 
     @property
     def waiting_rows(self) -> int:
         """Rows not yet in Redis."""
         return len(self._waiting) + self._in_flight
 
-    def add(self, rows: list[OnlineRow], ttl_ms: int) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether the schema is known."""
+        return self._writer is not None
+
+    def begin(self, schema: OnlineSchema) -> None:
+        """Say what the rows will look like; to be called before any is added."""
+        self._writer = Writer(self._prefix, self._started_ms, self._attempt, schema)
+
+    def add(self, rows: list[OnlineRow]) -> None:
         """Take rows to be written with the next flush; of several for a key the newest counts."""
         for row in rows:
             held = self._waiting.get(row.key)
-            if held is None or (held[0].event_time_ms, held[0].seq) <= (row.event_time_ms, row.seq):
-                self._waiting[row.key] = (row, ttl_ms)
+            if held is None or (held.event_time_ms, held.seq) <= (row.event_time_ms, row.seq):
+                self._waiting[row.key] = row
         while len(self._waiting) > MAX_WAITING_ROWS:
             del self._waiting[next(iter(self._waiting))]
             self.dropped_rows += 1
@@ -71,6 +82,7 @@ class OnlineWriter:
             await asyncio.sleep(RETRY_AFTER_S)
             if await self._write():
                 self._retrying = None
+                logging.getLogger(__name__).info("online store: reached again; all waiting rows are written")
                 return
 
     async def _write(self) -> bool:
@@ -81,28 +93,40 @@ class OnlineWriter:
             self._in_flight = len(rows) - start
             try:
                 await asyncio.wait_for(self._write_slice(rows[start : start + SLICE_ROWS]), TIMEOUT_S)
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
                 self._in_flight = 0
-                newer, self._waiting = self._waiting, {row.key: (row, ttl_ms) for row, ttl_ms in rows[start:]}
-                for row, ttl_ms in newer.values():
-                    self.add([row], ttl_ms)
+                newer, self._waiting = self._waiting, {row.key: row for row in rows[start:]}
+                self.add(list(newer.values()))
+                if self._retrying is None:  # its kind only: a message of the server may quote what was sent
+                    logging.getLogger(__name__).warning(
+                        "online store: %s; %d rows wait", type(error).__name__, self.waiting_rows
+                    )
                 return False
         self._in_flight = 0
         return True
 
-    async def _write_slice(self, rows: list[tuple[OnlineRow, int]]) -> None:
-        if self._redis is None:
-            self._redis = Redis.from_url(self._url, retry=Retry(NoBackoff(), 1), socket_connect_timeout=TIMEOUT_S)
+    async def _write_slice(self, rows: list[OnlineRow]) -> None:
+        writer = self._writer
+        assert writer is not None  # noqa: S101  begun before there were rows
         if not self._script:
-            self._script = await self._redis.script_load(FENCED_WRITE)
+            await self._register(writer)
+            self._script = await self._redis.script_load(WRITE)
         pipeline = self._redis.pipeline(transaction=False)
-        for row, ttl_ms in rows:
-            flat = [text for pair in row.values.items() for text in pair]
-            pipeline.evalsha(self._script, 1, row.key, str(row.event_time_ms), str(row.seq), str(ttl_ms), *flat)
-        answers = await pipeline.execute(raise_on_error=False)
+        for key in writer.schema_keys:
+            pipeline.exists(key)
+        writer.queue(pipeline, self._script, rows)
+        has_schema, is_current, *answers = await pipeline.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, NoScriptError):  # Redis was restarted or flushed, and has forgotten it
                 self._script = ""
+            if isinstance(answer, Exception) and not is_foreign(answer):
                 raise answer
-            if isinstance(answer, RedisError):  # this key alone cannot be written: it holds something else
-                self.dropped_rows += 1
+        self.dropped_rows += sum(map(is_foreign, answers))
+        self.fenced_rows += answers.count(0)
+        if not (has_schema and is_current):  # the keys were deleted under the running job
+            await self._register(writer)
+
+    async def _register(self, writer: Writer) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        writer.register(pipeline)
+        await pipeline.execute()

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from redis import Redis
 
 from scripts.kafka.topics import Topic, create, delete
+from udfs.online_reader import OnlineStore
 
 _SCAN = 1_000
 
@@ -30,6 +31,13 @@ def clear_rows(redis_url: str, prefix: str) -> int:
 
 
 def row(redis_url: str, key: str) -> dict[str, str]:
-    """Return one row of the online store, column -> text; empty when there is none."""
-    with Redis.from_url(redis_url, decode_responses=True) as client:
-        return {str(column): str(value) for column, value in client.hgetall(key).items()}
+    """Return one row of the online store as of its event time, column -> text; empty when there is none."""
+    prefix, entity, tag = key.split(":", 2)
+    with OnlineStore.connect(redis_url, prefix) as store:
+        event_time_ms = store.read(entity, tag[1:-1]).event_time_ms
+        values = store.read(entity, tag[1:-1], now_ms=event_time_ms).values
+    if event_time_ms is None:
+        return {}
+    return {"event_time_ms": str(event_time_ms)} | {
+        column: "" if value is None else str(value) for column, value in values.items()
+    }

@@ -23,7 +23,7 @@ def show(report: Report, console: Console) -> None:
     )
     console.print(Columns([_panel("Speed and exactness", _speed(report)), _panel("Quality", _quality(report))]))
     console.print(Panel(_prediction(report.sample), title="One prediction, as it stands in Kafka", title_align="left"))
-    console.print(Panel(_row(report), title=f"Redis: HGETALL {escape(report.row_key)}", title_align="left"))
+    console.print(Panel(_row(report), title=f"Online store: {escape(report.row_key)}", title_align="left"))
     wrong = failures(report)
     for sentence in wrong:
         console.print(f"[red]✗ {escape(sentence)}[/red]")
