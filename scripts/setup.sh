@@ -101,7 +101,7 @@ python_environment() {
 jars() {
   local wanted set
   wanted=$(checksum pom.xml)
-  for set in flink kafka; do
+  for set in flink archive kafka; do
     if ! is_done "jars-$set" "$wanted" || [ -z "$(ls -A "build/jars/$set" 2> /dev/null)" ]; then
       say "fetching the jars of $set"
       rm -rf "build/jars/$set" "$stamps/jars-$set"
