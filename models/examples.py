@@ -1,29 +1,30 @@
-"""Training examples: a history of raw events -> the features the scoring stage would have seen, with the label joined.
+"""Training examples: a training set, or a history of raw events, as the matrix that a model is fitted to.
 
 The features come from the code that runs in the job, so a model is trained on what it will be fed.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from models.history import read_history
-from udfs.core.batches import RawBatch, join_batches
-from udfs.core.declarations import Label
-from udfs.core.decoding import Decoder
+from models.dataset import KIND, LABEL, LABEL_TIME_MS, TrainingSet
+from models.days import PROVENANCE, read_provenance
+from models.history import check_history
+from models.inputs import Files, label_of
+from models.labels import Rules
 from udfs.core.definition import Pipeline
-from udfs.core.errors import DefinitionError, ModelError
-from udfs.core.features import feature_columns
-from udfs.core.ingest import number_column
+from udfs.core.errors import ModelError
+from udfs.core.features import feature_columns, feature_set_hash
 from udfs.core.model import F32, feature_matrix
-from udfs.core.offline import featurize_offline
 
-LABEL_BATCH_RECORDS = 65_536
+THREADS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,92 +54,88 @@ class Examples:
         return np.ascontiguousarray(self.matrix[:, [self.columns.index(name) for name in columns]])
 
 
-def read_examples(pipeline: Pipeline, folder: Path, history: Path) -> Examples:
-    """Featurize a history and join its labels by event id; events without a label, or with a null one, are left out.
+def read_examples(pipeline: Pipeline, folder: Path, source: Path) -> Examples:
+    """Read the labelled events of a training set; or make one of a history, where every label counts.
 
-    Where an id has several labels the last one counts. The history is read in pieces, but all its featurized rows are
-    held at once, about 1 kB each.
+    Only the matrix is held, 4 bytes for each feature of each event.
 
     Parameters
     ----------
     pipeline, folder : the definition and the folder its files are relative to
-    history : Parquet file, see `models.history`
+    source : folder that `headrace dataset` wrote, or a history, see `models.history`
 
     Raises
     ------
     DefinitionError : the pipeline declares no label.
-    HistoryError : the history cannot be read.
-    ModelError : no event of the history has a label.
+    HistoryError, FolderError : the source cannot be read.
+    ModelError : no event has a label, or the training set has other features.
     """
-    label = _label(pipeline)
-    topics = [pipeline.source.topic, *(enrichment.topic for enrichment in pipeline.enrichments)]
-    rows = featurize_offline(pipeline, folder, _some(read_history(history, topics), history, topics)).rows
-    labels, refused = _labels(label, history)
-    id_field = pipeline.contract.id
-    # The last label of an id comes first once reversed, and index_in finds the first.
-    found = pc.index_in(rows[id_field], value_set=labels[label.contract.id].take(_reversed(labels.num_rows)))
-    at = pc.subtract(labels.num_rows - 1, found)
-    truth = number_column(labels, label.of).take(at.combine_chunks())
-    known = truth.is_valid()
     columns = feature_columns(pipeline)
-    rows = rows.select([pipeline.contract.time, *columns]).filter(known)
-    if rows.num_rows == 0:
-        raise ModelError(_nothing_known(pipeline, label, history, labels, refused))
+    if (source / PROVENANCE).exists():
+        examples = _examples(_rows_of_folder(pipeline, folder, source), columns, pipeline.contract.time)
+        if len(examples) == 0:
+            msg = f"{source}: the training set has no row; its {PROVENANCE} says what became of the events"
+            raise ModelError(msg)
+        return examples
+    label_of(pipeline)
+    check_history(source)
+    with tempfile.TemporaryDirectory(prefix="headrace-examples-") as scratch:
+        made = TrainingSet(pipeline, folder, Files((source,), {}), Rules(), THREADS, Path(scratch))
+        examples = _examples(made.rows(), columns, pipeline.contract.time)
+    if len(examples) == 0:
+        raise ModelError(_nothing_known(pipeline, source, made))
+    return examples
+
+
+def _rows_of_folder(pipeline: Pipeline, folder: Path, source: Path) -> Iterator[pa.RecordBatch]:
+    provenance, wanted = read_provenance(source), feature_set_hash(pipeline, folder)
+    what = None
+    if provenance.get("kind") != KIND:
+        what = "is a backfill, which has no labels"
+    elif provenance.get("feature_set") != wanted:
+        what = f"has feature set {provenance.get('feature_set')}; the pipeline has {wanted}"
+    if what is not None:
+        msg = f"{source}: {what}; write a training set with: headrace dataset --pipeline {folder} --out FOLDER ..."
+        raise ModelError(msg)
+    yield from ds.dataset(source).to_batches()
+
+
+def _examples(batches: Iterator[pa.RecordBatch], columns: tuple[str, ...], time: str) -> Examples:
+    parts = [
+        Examples(
+            columns,
+            feature_matrix(rows, columns),
+            rows[LABEL].to_numpy(zero_copy_only=False).astype(np.bool_),
+            rows[time].to_numpy(),
+            rows[LABEL_TIME_MS].to_numpy(zero_copy_only=False).astype(np.int64),
+        )
+        for rows in batches
+    ]
+    none = np.zeros(0, np.int64)
+    parts.append(Examples(columns, np.zeros((0, len(columns)), np.float32), none.astype(np.bool_), none, none))
     return Examples(
         columns,
-        feature_matrix(rows, list(columns)),
-        pc.greater(truth.filter(known), label.above).to_numpy(zero_copy_only=False),
-        rows[pipeline.contract.time].to_numpy(),
-        labels[label.contract.time].take(at.combine_chunks()).filter(known).to_numpy(zero_copy_only=False),
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("matrix", "positive", "event_time_ms", "label_time_ms")
+        ),
     )
 
 
-def _label(pipeline: Pipeline) -> Label:
-    if pipeline.label is None or pipeline.label.contract.id is None:
-        what = "label" if pipeline.label is None else "label.contract.id"
-        msg = f"pipeline {pipeline.name}: {what}: missing; training needs to know which stream brings the truth"
-        raise DefinitionError(msg)
-    return pipeline.label
-
-
-def _labels(label: Label, history: Path) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Return the decoded labels of a history, and letters for what breaks their contract.
-
-    Labels are joined by id, so the Kafka key of a label means nothing and may be anything, or null.
-    """
-    decoder = Decoder(label.contract, None)
-    raw = read_history(history, [label.topic], LABEL_BATCH_RECORDS)
-    decoded = [decoder.decode(one) for one in raw] or [decoder.decode(RawBatch(label.topic, [], [], [], [], []))]
-    rows, letters = zip(*decoded, strict=True)
-    return join_batches(rows), join_batches(letters)
-
-
-def _nothing_known(
-    pipeline: Pipeline, label: Label, history: Path, labels: pa.RecordBatch, refused: pa.RecordBatch
-) -> str:
-    """Say why no event has a label: none there, all broken, all null, or other ids."""
+def _nothing_known(pipeline: Pipeline, history: Path, made: TrainingSet) -> str:
+    """Say why no event has a label: no event, no label, all broken, all null, or other ids."""
+    label, labels, refused = label_of(pipeline), made.labels, made.labels.letters
+    topics = [pipeline.source.topic, *(enrichment.topic for enrichment in pipeline.enrichments)]
+    if not made.counts.records.total():
+        return f"{history}: holds no record of {', '.join(topics)}; is it the history of another pipeline?"
     text = f"{history}: no event of {pipeline.source.topic} has a label in {label.topic}: "
     if refused.num_rows:
         first = refused.slice(0, 1).to_pylist()[0]
         text += f"{refused.num_rows} of its records break label.contract, the first at partition {first['partition']}"
         text += f", offset {first['offset']}: {first['reason']}, {first['detail']}; "
-    if labels.num_rows == 0:
+    if len(labels) == 0:
         return text + "there is no other record of it" if refused.num_rows else text + "the history has no record of it"
-    if labels[label.of].null_count == labels.num_rows:
-        return text + f"{label.of} is null in all {labels.num_rows} labels"
+    if labels.null_count == len(labels):
+        return text + f"{label.of} is null in all {len(labels)} labels"
     ids = f"{pipeline.contract.id} of the events and {label.contract.id} of the labels must hold the same ids"
-    return text + f"{labels.num_rows} labels match none with a known {label.of}; {ids}"
-
-
-def _some(batches: Iterator[RawBatch], history: Path, topics: list[str]) -> Iterator[RawBatch]:
-    """Pass batches on; a history without one is an error here, where it can be explained."""
-    first = next(batches, None)
-    if first is None:
-        msg = f"{history}: holds no record of {', '.join(topics)}; is it the history of another pipeline?"
-        raise ModelError(msg)
-    yield first
-    yield from batches
-
-
-def _reversed(count: int) -> pa.Array:
-    return pa.array(np.arange(count - 1, -1, -1))
+    return text + f"{len(labels)} labels match none with a known {label.of}; {ids}"

@@ -1,9 +1,8 @@
-"""A history of raw events: one Parquet file with the records of all topics, in the order they are to be replayed.
+"""A history of raw events: Parquet files with the records of all topics, in the order they are to be replayed.
 
 Columns: topic, key, value, partition, offset, timestamp_ms. It is read piece by piece, so it may exceed memory.
 """
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from udfs.core.backfill import Chunk, Part
 from udfs.core.batches import RawBatch
 from udfs.core.errors import HeadraceError, did_you_mean
 
@@ -26,7 +26,6 @@ SCHEMA = pa.schema(
         pa.field("timestamp_ms", pa.int64(), nullable=False),
     ]
 )
-BATCH_ROWS = 8192
 ROW_GROUP_ROWS = 65_536
 
 
@@ -34,23 +33,61 @@ class HistoryError(HeadraceError):
     """A history file is missing, is no history, or lacks what was asked of it."""
 
 
-def read_history(path: Path, topics: Collection[str], batch_rows: int = BATCH_ROWS) -> Iterator[RawBatch]:
-    """Read the records of some topics in the order of the file, cut wherever the topic changes.
+class History:
+    """The records of some topics as one sequence, in the order of the files.
 
     Parameters
     ----------
-    path : the Parquet file
-    topics : topics to read; the records of others are passed over, and cut nothing
-    batch_rows : rows read at a time, at least 1; no batch is larger
+    paths : the Parquet files, one behind the other
+    topics : topics to read; the records of others are passed over
+    chunk_rows : rows of the files that make a chunk, at least 1
 
     Raises
     ------
     HistoryError : there is no such file, or it is no history.
     """
-    with _open(path) as file:
-        for batch in file.iter_batches(batch_size=batch_rows, columns=SCHEMA.names):
-            rows = batch.filter(pc.is_in(batch["topic"], value_set=pa.array(sorted(topics), pa.string())))
-            yield from _runs(rows)
+
+    def __init__(self, paths: Sequence[Path], topics: Collection[str], chunk_rows: int = ROW_GROUP_ROWS) -> None:
+        self._topics, self._chunk_rows = tuple(topics), chunk_rows
+        self._files = [_open(path) for path in paths]
+        #: of all topics, and how many of them have been gone through
+        self.rows, self.read = sum(file.metadata.num_rows for file in self._files), 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Go through the records, once."""
+        for file in self._files:
+            with file:
+                for batch in file.iter_batches(batch_size=self._chunk_rows, columns=SCHEMA.names):
+                    parts = [_part(batch, topic) for topic in self._topics]
+                    yield [part for part in parts if part.positions.size]
+                    self.read += batch.num_rows
+
+
+def is_history(path: Path) -> bool:
+    """Say whether a Parquet file has the columns of a history.
+
+    Raises
+    ------
+    HistoryError : it cannot be read.
+    """
+    try:
+        return set(SCHEMA.names) <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{path}: cannot be read as Parquet: {error}"
+        raise HistoryError(msg) from error
+
+
+def check_history(path: Path) -> None:
+    """Raise HistoryError if there is no such file, or if it is no history."""
+    _open(path).close()
+
+
+def _part(batch: pa.RecordBatch, topic: str) -> Part:
+    """Return the records of one topic, with their places in the batch."""
+    places = np.flatnonzero(pc.equal(batch["topic"], topic).to_numpy(zero_copy_only=False))
+    mine = batch if places.size == batch.num_rows else batch.take(pa.array(places))
+    keys, values, partitions, offsets, times_ms = (mine[name].to_pylist() for name in SCHEMA.names[1:])
+    return Part(RawBatch(topic, values, keys, partitions, offsets, times_ms), places)
 
 
 def write_history(
@@ -72,8 +109,11 @@ def write_history(
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "history.parquet"
     >>> write_history(path, ["a", "b", "a"], [None, b"k", None], [b"1", b"2", b"3"], [10, 20, 30])
-    >>> [(batch.topic, list(batch.values), list(batch.offsets)) for batch in read_history(path, ["a"])]
-    [('a', [b'1', b'3'], [0, 1])]
+    >>> [
+    ...     [(part.batch.topic, part.batch.values, part.batch.offsets) for part in chunk]
+    ...     for chunk in History([path], ["a"])
+    ... ]
+    [[('a', [b'1', b'3'], [0, 1])]]
     """
     topic = pa.array(topics, pa.string())
     offset = np.empty(len(topics), np.int64)
@@ -123,23 +163,3 @@ def _open(path: Path) -> pq.ParquetFile:
         msg = f"{path}: is no history: column {wrong[0].name!r} is {got}; expected {wrong[0].type}"
         raise HistoryError(msg)
     return file
-
-
-def _runs(rows: pa.RecordBatch) -> Iterator[RawBatch]:
-    """Cut a batch into runs of one topic; the columns become lists once, not once per run."""
-    if rows.num_rows == 0:
-        return
-    encoded = rows["topic"].dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), rows.num_rows]
-    names = encoded.dictionary.to_pylist()
-    keys, values, partitions, offsets, times_ms = (rows[name].to_pylist() for name in SCHEMA.names[1:])
-    for start, end in itertools.pairwise(starts):
-        yield RawBatch(
-            names[codes[start]],
-            values[start:end],
-            keys[start:end],
-            partitions[start:end],
-            offsets[start:end],
-            times_ms[start:end],
-        )

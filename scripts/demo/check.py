@@ -1,6 +1,5 @@
 """The checks behind the numbers: the input is read back from Kafka and everything is worked out again from it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +8,11 @@ from scripts.demo.collect import Collector
 from scripts.demo.outputs import observed_of
 from scripts.demo.quality import differing_scores
 from scripts.demo.settings import DemoError
+from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record, read_all
-from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.model import Scorer
 from udfs.core.parity import ParityReport, check_parity
-
-_BATCH_RECORDS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +37,14 @@ def check(
     DemoError : the input topic does not hold what was sent.
     """
     source = pipeline.source.topic
-    inputs = read_all(bootstrap, source)
-    compare_inputs(sent, inputs)
-    records = [*inputs, *(one for join in pipeline.enrichments for one in read_all(bootstrap, join.topic))]
+    inputs = {topic: read_all(bootstrap, topic) for topic in (source, *(join.topic for join in pipeline.enrichments))}
+    compare_inputs(sent, inputs[source])
+    batches = [raw_batch(topic, records) for topic, records in inputs.items()]
     order = pipeline.sinks.order.topic
     return Checks(
         account(sent, collected.outcomes(source)),
         sum(one.origin.topic != source and one.topic != order for one in collected.letters),
-        check_parity(pipeline, folder, raw_batches(records), observed_of(collected.predictions, collected.letters)),
+        check_parity(pipeline, folder, batches, observed_of(collected.predictions, collected.letters)),
         differing_scores(collected.predictions, scorer),
     )
 
@@ -71,19 +68,3 @@ def compare_inputs(sent: list[Sent], inputs: list[Record]) -> None:
             f"{sent[0].origin.topic}: holds {len(inputs)} records, {len(sent)} were sent; does anyone else write there?"
         )
         raise DemoError(msg)
-
-
-def raw_batches(records: list[Record]) -> Iterator[RawBatch]:
-    """Cut records, one topic after the other, into raw batches with Kafka's own origins."""
-    for topic in dict.fromkeys(record.topic for record in records):
-        mine = [record for record in records if record.topic == topic]
-        for start in range(0, len(mine), _BATCH_RECORDS):
-            part = mine[start : start + _BATCH_RECORDS]
-            yield RawBatch(
-                topic,
-                [one.value for one in part],
-                [one.key for one in part],
-                [one.partition for one in part],
-                [one.offset for one in part],
-                [one.timestamp_ms for one in part],
-            )

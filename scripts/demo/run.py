@@ -46,7 +46,7 @@ def demo(settings: Settings, console: Console) -> Report:
 
     Raises
     ------
-    HeadraceError, ServiceError : a step cannot be done; everything is left up to be looked at.
+    HeadraceError : a step cannot be done; everything is left up to be looked at.
     """
     settings.check()
     undo = Undo(console)

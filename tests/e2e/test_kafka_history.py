@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from kafka import KafkaProducer
 from typer.testing import CliRunner
 
 from flink_jobs.cli import app
+from models.days import read_provenance
 from models.examples import read_examples
 from scripts.kafka.topics import Topic, create, delete
 from scripts.services.endpoints import Endpoints
@@ -19,6 +21,7 @@ from udfs.core.loading import load_pipeline
 
 PREFIX = "test-history."
 TOPICS = ("orders", "risk", "refunds")
+TOPIC_ORDER = {"risk": 0, "orders": 1, "refunds": 2}
 KEPT = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
 
 
@@ -59,7 +62,10 @@ def test_what_kafka_holds_trains_like_what_was_sent(environment: Path, services:
     assert done.exit_code == 0, done.output
     rows = pq.read_table(out)
     assert rows.num_rows == pq.read_table(sent).num_rows
-    assert rows["timestamp_ms"].to_pylist() == sorted(rows["timestamp_ms"].to_pylist())
+    places = [
+        (row["timestamp_ms"], TOPIC_ORDER[row["topic"]], row["partition"], row["offset"]) for row in rows.to_pylist()
+    ]
+    assert places == sorted(places)
     assert set(rows["partition"].to_pylist()) == {0, 1, 2}
     assert min(rows["offset"].to_pylist()) > 0  # behind what was aborted
     pipeline = load_pipeline(folder)
@@ -68,6 +74,40 @@ def test_what_kafka_holds_trains_like_what_was_sent(environment: Path, services:
     order, wanted = np.argsort(found.event_time_ms), np.argsort(expected.event_time_ms)
     np.testing.assert_array_equal(found.matrix[order], expected.matrix[wanted])
     assert (found.positive[order] == expected.positive[wanted]).all()
+
+
+def test_a_backfill_of_topics_is_that_of_their_history(environment: Path, services: Endpoints, tmp_path: Path) -> None:
+    folder = synthetic.write_pipeline(tmp_path / "shop")
+    send(services.kafka, synthetic.write_orders(tmp_path / "sent.parquet"), transaction=PREFIX + "2")
+    place = ["--pipeline", str(folder), "--environment", str(environment), "--out"]
+    for arguments in (
+        ["history", *place, str(tmp_path / "h.parquet")],
+        ["backfill", *place, str(tmp_path / "of-file"), "--input", str(tmp_path / "h.parquet")],
+        ["backfill", *place, str(tmp_path / "of-topics"), "--kafka", ".."],
+        ["dataset", *place, str(tmp_path / "set"), "--kafka", "..", "--order", "event-time"],
+        ["backfill", *place, str(tmp_path / "range"), "--kafka", "2023-11-17..2023-11-18T12:00"],
+    ):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+    read = {name: ds.dataset(tmp_path / name).to_table() for name in ("of-file", "of-topics", "set", "range")}
+    assert read["of-topics"].equals(read["of-file"])
+    assert read["of-file"].num_rows == synthetic.EVENTS
+    assert read["set"].num_rows > 800
+    times = read["range"]["at_ms"].to_numpy()
+    assert (times.min(), times.max()) == (1_700_179_200_000, 1_700_308_200_000)
+    assert read["range"]["risk"].null_count < read["range"].num_rows  # of rows before the range
+    ranges = {one["topic"]: one for one in read_provenance(tmp_path / "of-topics")["inputs"]}
+    assert ranges.keys() == {PREFIX + "orders", PREFIX + "risk"}
+    assert ranges[PREFIX + "orders"]["from"] == 0
+    assert ranges[PREFIX + "orders"]["to"] > 300
+
+
+def test_topics_without_events_have_no_history(environment: Path, tmp_path: Path) -> None:
+    folder = synthetic.write_pipeline(tmp_path / "shop")
+    arguments = ["--pipeline", str(folder), "--environment", str(environment), "--out", str(tmp_path / "h.parquet")]
+    done = CliRunner().invoke(app, ["history", *arguments])
+    assert (done.exit_code, "orders': holds no committed record" in done.stderr) == (1, True), done.output
+    assert not (tmp_path / "h.parquet").exists()
 
 
 def test_a_missing_topic_and_a_missing_broker_are_said(environment: Path, services: Endpoints, tmp_path: Path) -> None:

@@ -1,27 +1,32 @@
-"""Parity: are the features in the predictions those that the same kernels give offline, bit for bit?
+"""Parity: are the features that the job logged those that the same kernels give offline, bit for bit?
 
 Each stage is run again over every lane's rows in the order stamped on them. What left the path late, or was rejected by
 the score stage, was seen by the featurize stages too, and takes its place in the sequence; so do enrichment rows, whose
 place the order topic records.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from udfs.core.batches import OFFSET, PARTITION, Piece, RawBatch, join_batches
 from udfs.core.definition import Pipeline
-from udfs.core.features import feature_columns, plan_stages
+from udfs.core.features import Stage, feature_columns, plan_stages
 from udfs.core.ingest import ingest_of_topics, number_column
 from udfs.core.lane import Lane
 from udfs.core.letters import no_letters
 
-CHUNK_ROWS = 4096
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+PARTITION_BITS = 44  #: how far a partition is shifted in a code: offsets are below 2**44
+OFFSET_MASK = (1 << PARTITION_BITS) - 1
+MOST_EXAMPLES = 10
 
 
 class Origin(NamedTuple):
@@ -42,107 +47,194 @@ class Observed:
     features: dict[str, float | int | None] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the job said of its input records, as columns.
+
+    `stamps` has `topic`, `partition`, `offset` and, per entity, `lane_<entity>` and `seq_<entity>`, null where the
+    stage has not seen the record; a record may stand there twice. `predictions` has `partition` and `offset` in the
+    source topic, and the features that were logged, null for null.
+    """
+
+    stamps: pa.Table
+    predictions: pa.Table
+
+
+@dataclass(slots=True)
+class FeatureParity:
+    """How often one feature was right."""
+
+    equal: int = 0
+    different: int = 0
+    #: logged but not computed offline, or not logged
+    missing: int = 0
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.equal + self.different + self.missing
+
+
 @dataclass(slots=True)
 class ParityReport:
     """How many predictions were compared and what differed."""
 
     rows: int = 0
-    #: rows with at least one value that is not bit-equal
+    #: rows with at least one value that is not bit-equal, or that the offline run lacks
     mismatches: int = 0
-    #: per feature column, how many rows differ
-    by_feature: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     #: predictions that the offline run did not produce
     missing: int = 0
+    #: rows that a stage has seen of which nothing was logged: what they changed shows as different
+    gaps: int = 0
+    #: per feature column
+    features: dict[str, FeatureParity] = field(default_factory=dict)
     #: a few differences, for people
     examples: list[str] = field(default_factory=list)
 
+    @property
+    def by_feature(self) -> dict[str, int]:
+        """How many rows differ, of the features that do."""
+        return {name: one.different for name, one in self.features.items() if one.different}
+
 
 def check_parity(
-    pipeline: Pipeline, folder: Path, inputs: Iterable[RawBatch], observed: dict[Origin, Observed]
+    pipeline: Pipeline,
+    folder: Path,
+    inputs: Iterable[RawBatch],
+    observed: Logged | Mapping[Origin, Observed],
 ) -> ParityReport:
-    """Recompute the features of every prediction offline and compare.
+    """Recompute the features of every prediction offline and compare. All rows are held in memory.
 
     Parameters
     ----------
     pipeline, folder : the effective definition of the job, and the folder its files are relative to
     inputs : all records of the source and enrichment topics that the job has read
-    observed : what the job wrote, by origin of the input record
+    observed : what the job wrote
     """
-    ingests = ingest_of_topics(pipeline, folder)
-    tables: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+    logged = observed if isinstance(observed, Logged) else as_columns(pipeline, observed)
+    ingests, source = ingest_of_topics(pipeline, folder), pipeline.source.topic
+    tables = {topic: [ingest.process(RawBatch(topic, [], [], [], [], [])).rows] for topic, ingest in ingests.items()}
     for raw in inputs:
         tables[raw.topic].append(ingests[raw.topic].process(raw).rows)
     streams = {topic: join_batches(batches) for topic, batches in tables.items()}
     for stage in plan_stages(pipeline):
-        topics = [pipeline.source.topic, *(enrichment.topic for enrichment in stage.enrichments)]
-        streams[pipeline.source.topic] = _replay_stage(pipeline, stage.entity, topics, streams, observed)
-    return _compare(pipeline, streams[pipeline.source.topic], observed)
+        topics = [source, *(enrichment.topic for enrichment in stage.enrichments)]
+        read = {topic: streams[topic] for topic in topics}
+        streams[source] = _replayed(pipeline, stage, read, logged.stamps)
+    report = compare(source, feature_columns(pipeline), streams[source], logged.predictions)
+    report.gaps = sum(count_gaps(logged.stamps, stage.entity) for stage in plan_stages(pipeline))
+    return report
 
 
-def _replay_stage(
-    pipeline: Pipeline,
-    entity: str,
-    topics: list[str],
-    streams: dict[str, pa.RecordBatch],
-    observed: dict[Origin, Observed],
-) -> pa.RecordBatch:
+def count_gaps(stamps: pa.Table, entity: str) -> int:
+    """Return how many sequence numbers below the highest are missing, over all lanes of a stage."""
+    places = (
+        stamps.select([f"lane_{entity}", f"seq_{entity}"]).drop_null().group_by([f"lane_{entity}", f"seq_{entity}"])
+    )
+    by_lane = places.aggregate([]).group_by(f"lane_{entity}")
+    found = by_lane.aggregate([(f"seq_{entity}", "max"), (f"seq_{entity}", "count")])
+    last, count = (pc.sum(found[f"seq_{entity}_{what}"]).as_py() or 0 for what in ("max", "count"))
+    return int(last + found.num_rows - count)
+
+
+def as_columns(pipeline: Pipeline, observed: Mapping[Origin, Observed]) -> Logged:
+    """Return what the job said of each record as columns."""
+    stamps: dict[str, list[Any]] = {
+        name: [getattr(origin, name) for origin in observed] for name in ("topic", "partition", "offset")
+    }
+    for stage in plan_stages(pipeline):
+        places = [seen.order.get(stage.entity, (None, None)) for seen in observed.values()]
+        stamps[f"lane_{stage.entity}"], stamps[f"seq_{stage.entity}"] = ([one[i] for one in places] for i in (0, 1))
+    predicted = [(origin, seen.features) for origin, seen in observed.items() if seen.features is not None]
+    names = dict.fromkeys(name for _, features in predicted for name in features)
+    columns = {"partition": [one.partition for one, _ in predicted], "offset": [one.offset for one, _ in predicted]}
+    values = {name: pa.array([features.get(name) for _, features in predicted], pa.float64()) for name in names}
+    schema = stamp_schema(pipeline)
+    return Logged(
+        pa.table([pa.array(stamps[one.name], one.type) for one in schema], schema=schema),
+        pa.table({name: pa.array(column, pa.int64()) for name, column in columns.items()} | values),
+    )
+
+
+def stamp_schema(pipeline: Pipeline) -> pa.Schema:
+    """Return the columns of `Logged.stamps`."""
+    fields = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
+    for stage in plan_stages(pipeline):
+        fields += [(f"lane_{stage.entity}", pa.int32()), (f"seq_{stage.entity}", pa.int64())]
+    return pa.schema(fields)
+
+
+def _replayed(pipeline: Pipeline, stage: Stage, streams: dict[str, pa.RecordBatch], stamps: pa.Table) -> pa.RecordBatch:
     """Run one stage over each lane's rows in stamped order; return the rows of the source topic that went on."""
-    stage = next(one for one in plan_stages(pipeline) if one.entity == entity)
-    places: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for number, topic in enumerate(topics):
-        rows = streams[topic]
-        origins = zip(rows[PARTITION].to_pylist(), rows[OFFSET].to_pylist(), strict=True)
-        for row, (partition, offset) in enumerate(origins):
-            seen = observed.get(Origin(topic, partition, offset))
-            if seen is not None and entity in seen.order:
-                number_of_lane, seq = seen.order[entity]
-                places[number_of_lane].append((seq, number, row))
-    done = []
-    for lane_number, sequence in sorted(places.items()):
-        lane = Lane(pipeline, stage, lane_number, {})
-        sequence.sort()
-        for topic_number, rows_of_run in _runs(sequence):
-            rows = streams[topics[topic_number]].take(pa.array(rows_of_run))
-            piece = lane.process(Piece(topics[topic_number], rows, no_letters()))
-            if topic_number == 0:
-                done.append(piece.rows)
-    return join_batches(done or [streams[topics[0]].slice(0, 0)])
+    source = pipeline.source.topic
+    lane_column, seq_column = f"lane_{stage.entity}", f"seq_{stage.entity}"
+    seen = stamps.filter(stamps[lane_column].is_valid())
+    #: topic -> per row its lane, -1 for none, and its place there
+    places = {}
+    for topic, rows in streams.items():
+        mine = seen.filter(pc.equal(seen["topic"], topic))
+        at = find(codes(mine["partition"], mine["offset"]), codes(rows[PARTITION], rows[OFFSET]))
+        lanes = np.where(at >= 0, np.append(mine[lane_column].to_numpy(), -1)[at], -1)
+        places[topic] = lanes, np.append(mine[seq_column].to_numpy(), -1)[at]
+    done = [Lane(pipeline, stage, 0, None).process(_piece(source, streams[source].slice(0, 0))).rows]
+    for number in np.unique(np.concatenate([lanes for lanes, _ in places.values()])).tolist():
+        if number < 0:
+            continue
+        pieces, seqs = {}, []
+        for topic, (lanes, in_lane) in places.items():
+            mine = np.flatnonzero(lanes == number)
+            mine = mine[np.argsort(in_lane[mine], kind="stable")]
+            pieces[topic] = _piece(topic, streams[topic].take(pa.array(mine)))
+            seqs.append(in_lane[mine])
+        topics = np.repeat(np.arange(len(seqs), dtype=np.int8), [one.size for one in seqs])
+        order = topics[np.argsort(np.concatenate(seqs), kind="stable")]
+        done.append(Lane(pipeline, stage, number, None).process_interleaved(pieces, order)[source].rows)
+    return join_batches(done)
 
 
-def _runs(sequence: list[tuple[int, int, int]]) -> Iterable[tuple[int, list[int]]]:
-    """Cut a lane's sequence of (seq, topic, row) into runs of one topic."""
-    run: list[int] = []
-    for position, (_, topic, row) in enumerate(sequence):
-        run.append(row)
-        last = position + 1 == len(sequence)
-        if last or sequence[position + 1][1] != topic or len(run) == CHUNK_ROWS:
-            yield topic, run
-            run = []
-
-
-def _compare(pipeline: Pipeline, rows: pa.RecordBatch, observed: dict[Origin, Observed]) -> ParityReport:
-    report = ParityReport()
-    topic = pipeline.source.topic
-    origins = [
-        Origin(topic, partition, offset)
-        for partition, offset in zip(rows[PARTITION].to_pylist(), rows[OFFSET].to_pylist(), strict=True)
-    ]
-    position = {origin: i for i, origin in enumerate(origins)}
-    predicted = {origin: seen.features for origin, seen in observed.items() if seen.features is not None}
-    found = [origin for origin in predicted if origin in position]
-    report.rows, report.missing = len(found), len(predicted) - len(found)
-    offline = rows.take(pa.array([position[origin] for origin in found], pa.int64()))
-    wrong = np.zeros(len(found), np.bool_)
-    for name in feature_columns(pipeline):
-        live = np.array(
-            [np.nan if (value := predicted[origin][name]) is None else value for origin in found], np.float64
-        )
-        wanted = number_column(offline, name).to_numpy(zero_copy_only=False)
+def compare(topic: str, names: Iterable[str], rows: pa.RecordBatch, predictions: pa.Table) -> ParityReport:
+    """Compare some of the logged features with rows computed offline; see `Logged` for the columns."""
+    at = find(codes(rows[PARTITION], rows[OFFSET]), codes(predictions["partition"], predictions["offset"]))
+    found = at >= 0
+    report = ParityReport(int(found.sum()), missing=int((~found).sum()))
+    offline, logged = rows.take(pa.array(at[found])), predictions.filter(pa.array(found))
+    wrong = np.zeros(report.rows, np.bool_)
+    for name in names:
+        if name not in logged.column_names:
+            report.features[name] = FeatureParity(missing=len(predictions))
+            continue
+        live, wanted = _numbers(logged[name]), _numbers(number_column(offline, name))
         differs = (live.view(np.int64) != wanted.view(np.int64)) & ~(np.isnan(live) & np.isnan(wanted))
-        if differs.any():
-            report.by_feature[name] = int(differs.sum())
+        different = int(differs.sum())
+        report.features[name] = FeatureParity(report.rows - different, different, report.missing)
+        if different and len(report.examples) < MOST_EXAMPLES:
             first = int(np.flatnonzero(differs)[0])
-            report.examples.append(f"{found[first]}: {name}: live {live[first]!r}, offline {wanted[first]!r}")
+            where = Origin(topic, *(logged[one][first].as_py() for one in ("partition", "offset")))
+            report.examples.append(f"{where}: {name}: live {float(live[first])!r}, offline {float(wanted[first])!r}")
         wrong |= differs
     report.mismatches = int(wrong.sum()) + report.missing
     return report
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray) -> F64:
+    found: F64 = np.ascontiguousarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    return found
+
+
+def codes(partitions: pa.ChunkedArray | pa.Array, offsets: pa.ChunkedArray | pa.Array) -> I64:
+    """Return one number per place in a topic, int64[n]."""
+    found: I64 = (partitions.to_numpy().astype(np.int64) << PARTITION_BITS) | offsets.to_numpy()
+    return found
+
+
+def find(known: I64, wanted: I64) -> I64:
+    """Return where each wanted code stands among the known ones, the last of equal ones; -1 for nowhere."""
+    order = np.argsort(known, kind="stable")
+    at = np.searchsorted(known[order], wanted, "right") - 1
+    hit = at >= 0
+    hit[hit] = known[order[at[hit]]] == wanted[hit]
+    return np.where(hit, order[np.maximum(at, 0)] if order.size else -1, -1)
+
+
+def _piece(topic: str, rows: pa.RecordBatch) -> Piece:
+    return Piece(topic, rows, no_letters())
