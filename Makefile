@@ -57,9 +57,9 @@ schema: setup ## write the JSON Schemas that editors complete conf/ from
 package: setup ## pack the code into build/headrace.zip, for flink run -pyfs
 	@$(PY) -m flink_jobs.package
 
-docs: setup ## write the generated parts of README.md, run its examples and those of docstrings
+docs: setup ## write docs/features.md and the tables of README.md, run the examples of docstrings
 	$(PY) -m scripts.docs.reference
-	$(PY) -m pytest --doctest-modules --doctest-glob='*.md' README.md $(wildcard docs) udfs models scripts/services
+	$(PY) -m pytest --doctest-modules --doctest-glob='*.md' README.md $(wildcard docs) udfs models scripts/docs scripts/services
 
 lock: ## write requirements.lock from pyproject.toml; ARGS=--upgrade moves versions
 	@scripts/lock.sh $(ARGS)

@@ -1,18 +1,18 @@
-"""The configuration reference in README.md, written from the models that read the configuration.
+"""The generated documentation: two tables of README.md, between their markers, and the page docs/features.md.
 
-`python -m scripts.docs.reference` writes it between its markers; `--check` only says whether it is current.
+`python -m scripts.docs.reference` writes them; `--check` only says whether they are current.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flink_jobs.project import project_root
 from flink_jobs.schema import schema_text
-from udfs.core.aggregations import AGGREGATIONS
+from scripts.docs.features import features_page, markdown_table, short_table
 from udfs.core.errors import HeadraceError
 
 Schema = dict[str, Any]
@@ -30,7 +30,7 @@ def filled(document: str) -> str:
     ------
     MarkerError : a marker is missing.
     """
-    for name, text in (("aggregations", aggregations()), ("reference", reference())):
+    for name, text in (("aggregations", short_table()), ("reference", reference())):
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if begin not in document or end not in document:
             msg = f"the document has no {begin} … {end}; put both where the {name} belong"
@@ -40,19 +40,13 @@ def filled(document: str) -> str:
     return document
 
 
-def aggregations() -> str:
-    """Return the table of aggregations."""
-    rows = [(f"`{name}`", one.meaning, f"{8 * one.ir_width} B") for name, one in AGGREGATIONS.items()]
-    return _table(("aggregation", "value", "state per tile"), rows)
-
-
 def reference() -> str:
     """Return the tables of all keys of the configuration files."""
     parts = []
     for name, title in FILES.items():
         schema = json.loads(schema_text(name))
         rows = list(_rows(schema, schema["$defs"], "", {}))
-        parts.append(f"### {title}\n\n" + _table(("key", "type", "default", "meaning"), rows))
+        parts.append(f"### {title}\n\n" + markdown_table(("key", "type", "default", "meaning"), rows))
     return "\n\n".join(parts)
 
 
@@ -97,10 +91,13 @@ def _values(field: Schema) -> Schema:
 
 
 def _type(field: Schema) -> str:
+    if "title" in field:
+        return str(field["title"])
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(_type(one) for one in field["anyOf"] if one.get("type") != "null"))
     if "enum" in field or "const" in field:
-        return ", ".join(f"`{word}`" for word in field.get("enum", [field.get("const")]))
+        words = field.get("enum", [field.get("const")])
+        return ", ".join(f"`{word if isinstance(word, str) else json.dumps(word)}`" for word in words)
     if "$ref" in field:
         return "mapping"
     text = str(field["type"])
@@ -109,7 +106,7 @@ def _type(field: Schema) -> str:
     elif text == "object":
         text = f"mapping of name to {_type(_values(field))}"
     elif text == "string":
-        text = "duration" if "examples" in field else "text"
+        text = "duration" if "ms|s" in field.get("pattern", "") else "condition" if "examples" in field else "text"
     limits = [f"{sign} {field[name]}" for name, sign in (("minimum", "≥"), ("maximum", "≤")) if name in field]
     return " ".join([text, ", ".join(limits)]).strip()
 
@@ -120,25 +117,31 @@ def _default(value: object) -> str:
     return "" if isinstance(value, dict) else f"`{json.dumps(value) if isinstance(value, bool) else value}`"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def documents(root: Path) -> dict[Path, str]:
+    """Return what the generated documents should hold."""
+    readme = root / "README.md"
+    return {
+        readme: filled(readme.read_text(encoding="utf-8")),
+        root / "docs" / "features.md": features_page(),
+    }
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check README.md; 1 when `--check` finds it stale."""
-    parser = argparse.ArgumentParser(description="Write the generated parts of README.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when they are not current")
-    parser.add_argument("--file", type=Path, default=project_root() / "README.md")
+    """Write or check the documents; 1 when `--check` finds one stale."""
+    parser = argparse.ArgumentParser(description="Write the generated documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when it is not current")
+    parser.add_argument("--root", type=Path, default=project_root(), help="folder of README.md and docs/")
     chosen = parser.parse_args(arguments)
-    written = chosen.file.read_text(encoding="utf-8")
-    current = filled(written)
-    if chosen.check and current != written:
-        print(f"{chosen.file}: the generated parts are stale; write them with: make docs", file=sys.stderr)
-        return 1
-    if current != written:
-        chosen.file.write_text(current, encoding="utf-8")
-    return 0
+    stale = 0
+    for file, current in documents(chosen.root).items():
+        if file.exists() and file.read_text(encoding="utf-8") == current:
+            continue
+        if chosen.check:
+            print(f"{file}: the generated parts are stale; write them with: make docs", file=sys.stderr)
+            stale = 1
+        else:
+            file.write_text(current, encoding="utf-8")
+    return stale
 
 
 if __name__ == "__main__":

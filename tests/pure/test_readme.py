@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
-from flink_jobs.cli import app
+from flink_jobs.cli import ORDER, app, run
+from models.cli import app as models
+from udfs.core.definition import Pipeline
+from udfs.core.feature_groups import FeatureGroup
+from udfs.core.features import feature_columns
 from udfs.core.letters import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +57,25 @@ def test_every_reject_reason_is_explained() -> None:
     assert set(re.findall(r"`([a-z0-9_]+)`", table)) - {"min", "max", "future_tolerance", "source"} >= set(
         get_args(Reason)
     ) - {"late"}
+
+
+def test_every_command_is_listed() -> None:
+    table = README.partition("## Commands")[2].partition("\n## ")[0]
+    named = {word for text in re.findall(r"`([a-z ]+)`", table) for word in text.split()}
+    assert named >= set(ORDER)
+    commands = [*run.registered_commands, *models.registered_commands]
+    assert named >= {command.name or getattr(command.callback, "__name__", "") for command in commands}
+
+
+def test_the_features_shown_are_features() -> None:
+    (shown,) = [text for text in blocks("yaml") if text.startswith("# conf/orders/more.yaml")]
+    orders = next(text for text in blocks("yaml") if text.startswith("# conf/orders/pipeline.yaml"))
+    pipeline = Pipeline.model_validate(yaml.load(orders, yaml.CSafeLoader) | yaml.load(shown, yaml.CSafeLoader))
+    assert "customer_amount_p90_tumbling_1d" in feature_columns(pipeline)
+    windows = README.partition("| window | holds |")[2].partition("\n\n")[0]
+    for cell in re.findall(r"`([^`]+)`", windows):
+        group = {"entity": "customer", "take": ["count"], "over": [yaml.safe_load(cell)]}
+        assert FeatureGroup.model_validate(group).over[0].kind
 
 
 def test_every_path_named_in_the_reading_order_exists() -> None:
