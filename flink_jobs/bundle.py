@@ -1,6 +1,7 @@
 """The bundle: everything a worker needs besides code, shipped with the job, so that a restarted worker asks nobody.
 
 pipeline/   the effective pipeline.yaml, lookup files, the derive module
+state/      the state snapshot that the job starts from, if any
 model/      model.onnx and contract.json, resolved and verified once, at submission
 """
 
@@ -12,14 +13,21 @@ from pyflink.datastream import StreamExecutionEnvironment
 
 from udfs.core.definition import Pipeline
 from udfs.core.loading import PIPELINE_FILE
-from udfs.core.model import CONTRACT_FILE, ONNX_FILE
+from udfs.core.model_files import CONTRACT_FILE, ONNX_FILE
 
 BUNDLE = "bundle"
-PIPELINE_FOLDER, MODEL_FOLDER = f"{BUNDLE}/pipeline", f"{BUNDLE}/model"
-"""Where a worker finds the two, relative to its working directory."""
+PIPELINE_FOLDER, MODEL_FOLDER, STATE_FOLDER = f"{BUNDLE}/pipeline", f"{BUNDLE}/model", f"{BUNDLE}/state"
+"""Where a worker finds them, relative to its working directory."""
 
 
-def ship(environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Path, model: Path, scratch: Path) -> None:
+def ship(
+    environment: StreamExecutionEnvironment,
+    pipeline: Pipeline,
+    folder: Path,
+    model: Path,
+    scratch: Path,
+    state: Path | None = None,
+) -> None:
     """Pack the bundle and attach it to the job.
 
     Parameters
@@ -28,6 +36,7 @@ def ship(environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Pa
     folder : the pipeline folder, for its files
     model : folder of the verified model
     scratch : empty folder; must stay until the job is submitted
+    state : state snapshot that the job starts from
     """
     pipeline_folder = scratch / BUNDLE / "pipeline"
     pipeline_folder.mkdir(parents=True)
@@ -42,5 +51,7 @@ def ship(environment: StreamExecutionEnvironment, pipeline: Pipeline, folder: Pa
     model_folder.mkdir()
     for file in (ONNX_FILE, CONTRACT_FILE):
         shutil.copy(model / file, model_folder / file)
+    if state is not None:
+        shutil.copytree(state, scratch / STATE_FOLDER)
     archive = shutil.make_archive(str(scratch / "bundle"), "zip", scratch / BUNDLE)
     environment.add_python_archive(archive, BUNDLE)

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from flink_jobs import parts
+from flink_jobs import offline, parts
 from flink_jobs.config import DEFAULT_ENVIRONMENT
+from flink_jobs.parity import parity
 from flink_jobs.project import conf_folder, project_root, shown
-from scripts.services.errors import ServiceError
 from udfs.core.errors import DefinitionError, HeadraceError
+from udfs.core.loading import PIPELINE_FILE, load_pipeline, load_yaml, pipeline_folder
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -30,13 +31,16 @@ headrace stop headrace-flights  [dim]end a job with a savepoint[/dim]
 
 headrace demo  [dim]see the whole path on real flights[/dim]
 """
-ORDER = ("validate", "plan", "run", "status", "stop", "history", "models", "services", "flights", "demo", "schema")
+ORDER = (
+    *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity"),
+    *("models", "services", "flights", "demo", "schema"),
+)
 
 
 class _Commands(TyperGroup):
     """Lists commands as they are used, and says an error that was raised on purpose in one red paragraph.
 
-    Anything else is a bug and keeps its traceback.
+    Those of the parts come here, too. Anything else is a bug and keeps its traceback.
     """
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
@@ -45,7 +49,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
             return super().invoke(ctx)
-        except (HeadraceError, ServiceError) as error:
+        except HeadraceError as error:
             console = Console(stderr=True)
             if ctx.params.get("debug"):
                 console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
@@ -64,7 +68,9 @@ app = typer.Typer(
 run = typer.Typer(help="Submit a job to Flink and wait until it runs.", no_args_is_help=True)
 app.add_typer(run, name="run")
 
-PipelineOption = Annotated[Path, typer.Option("--pipeline", help="Pipeline folder, such as conf/flights.")]
+PipelineOption = Annotated[
+    Path, typer.Option("--pipeline", help="Pipeline folder, such as conf/flights.", callback=pipeline_folder)
+]
 EnvironmentOption = Annotated[
     Path, typer.Option("--environment", help="Environment file.", show_default="conf/local.yaml, the local services")
 ]
@@ -88,16 +94,16 @@ def validate(
     Example: headrace validate conf/flights
     """
     from udfs.core.checking import check_pipeline
-    from udfs.core.loading import PIPELINE_FILE
 
-    folders = pipelines or sorted(file.parent for file in conf_folder().glob(f"*/{PIPELINE_FILE}"))
+    named = pipelines or sorted(conf_folder().glob(f"*/{PIPELINE_FILE}"))
+    folders = [pipeline_folder(path) for path in named]
     if not folders:
         msg = f"{project_root() / 'conf'}: no folder in it has a {PIPELINE_FILE}; name one: headrace validate FOLDER"
         raise DefinitionError(msg)
     console, errors, wrong = Console(), Console(stderr=True), 0
     for folder in folders:
         try:
-            found = check_pipeline(folder.parent if folder.name == PIPELINE_FILE else folder)
+            found = check_pipeline(folder)
         except DefinitionError as error:
             wrong += 1
             errors.print(f"[red]✗ {escape(str(error))}[/red]", highlight=False, soft_wrap=True)
@@ -123,7 +129,6 @@ def plan(
     """
     from flink_jobs import plan as planning
     from flink_jobs.config import Environment
-    from udfs.core.loading import load_pipeline, load_yaml
 
     report = planning.plan(load_pipeline(pipeline), pipeline, load_yaml(environment, Environment))
     if as_json:
@@ -147,6 +152,23 @@ def score(
     from flink_jobs.launch import Launch, launch_score
 
     launch_score(Launch(pipeline, environment, savepoint, dry_run), Console())
+
+
+@run.command()
+def archive(
+    pipeline: PipelineOption,
+    environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
+    savepoint: Annotated[str | None, typer.Option("--from", metavar="SAVEPOINT", help="Go on from there.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prepare all, show the flink line, stop there.")] = False,
+) -> None:
+    """Write predictions, rejects, late rows, order notes and labels as Parquet files by day.
+
+    Example: headrace run archive --pipeline conf/flights
+    """
+    from flink_jobs.launch import Launch, launch_archive
+
+    launch_archive(Launch(pipeline, environment, savepoint, dry_run), Console())
 
 
 @app.command()
@@ -203,8 +225,9 @@ def stop(
     with console.status(f"stopping {found.name}"):
         path = rest.stop_with_savepoint(found.job_id, savepoint or flink.savepoints)
     typer.echo(path)
+    kind = "archive" if found.name.endswith("-archive") else "score"
     Console(stderr=True).print(
-        f"go on from it with: headrace run score … --from {path}", soft_wrap=True, highlight=False
+        f"go on from it with: headrace run {kind} … --from {path}", soft_wrap=True, highlight=False
     )
 
 
@@ -216,19 +239,26 @@ def history(
     ],
     environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
 ) -> None:
-    """Write what Kafka holds of a pipeline as a history for `headrace models train`.
+    """Write what Kafka holds of a pipeline as a history, for backfills and training.
 
-    Every committed record of its topics, in the order of Kafka timestamps. At
-    equal times: enrichments, source, label; then by partition and offset. All
-    records are held in memory while it sorts them.
+    Every committed record of its topics, in the order of Kafka timestamps, each
+    partition in its own order. At equal times: enrichments, source, label.
 
     Example: headrace history --pipeline conf/orders --out orders.parquet
     """
     from flink_jobs.config import load_environment
     from flink_jobs.history import export_history
-    from udfs.core.loading import load_pipeline
 
-    export_history(load_pipeline(pipeline), load_environment(environment).kafka, out, Console())
+    console, environment_ = Console(), load_environment(environment)
+    with offline.progress_bar(console, "history") as progress:
+        counts = export_history(load_pipeline(pipeline), environment_.kafka, out, progress)
+    for topic, count in counts.items():
+        console.print(f"{count:>12,}  {topic}", highlight=False, soft_wrap=True)
+    console.print(f"{counts.total():>12,}  {shown(out)}", highlight=False, soft_wrap=True)
+
+
+for command in (offline.backfill, offline.dataset, parity):
+    app.command()(command)
 
 
 @app.command()

@@ -3,11 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from models.cache import ModelCache
 from udfs.core.contract import Declared
 from udfs.core.durations import DurationMs
+from udfs.core.errors import DefinitionError
 from udfs.core.home import services_home
 from udfs.core.loading import load_yaml
 from udfs.core.references import resolve
@@ -45,6 +48,16 @@ class MLflow(Declared):
     """The model registry."""
 
     tracking_uri: str = Field(description="address of the tracking server with its registry")
+    when_down: Literal["refuse", "last_known_good"] = Field(
+        "refuse",
+        description="at submission, when it cannot be reached: start no job, or take the version that this machine "
+        "resolved and checked last",
+    )
+
+    @property
+    def cache(self) -> ModelCache | None:
+        """The models to fall back on while it is down, if that is allowed."""
+        return ModelCache.default() if self.when_down == "last_known_good" else None
 
 
 class Flink(Declared):
@@ -58,8 +71,30 @@ class Flink(Declared):
     )
     checkpoints: str = Field(description="folder for checkpoints, as a URI the cluster can write")
     savepoints: str = Field(description="folder for savepoints, as a URI the cluster can write")
+    lane_memory_mb: int = Field(
+        512,
+        ge=1,
+        description="what the windows of one entity in one lane may take in a Python worker; beyond it the keys that "
+        "have waited longest are paged out to RocksDB",
+    )
     exactly_once: bool = Field(True, description="false: at least once, results visible at once")
     options: dict[str, str] = Field({}, description="further Flink options; they win over what Headrace derives")
+
+
+class Archive(Declared):
+    """Where and how the archive job writes Parquet."""
+
+    root: str = Field(
+        description="folder or URI the cluster can write, of this environment alone; a relative path is one below the "
+        "project of this file"
+    )
+    checkpoint_interval_ms: DurationMs = Field(
+        300_000,
+        alias="checkpoint_interval",
+        description="files are finished, and seen, at each checkpoint: a longer one gives fewer and larger files",
+    )
+    file_mb: int = Field(128, ge=1, description="a file that is larger is finished before its checkpoint")
+    parallelism: int = Field(1, ge=1, description="writers per topic; each has a file per day and checkpoint")
 
 
 class Environment(Declared):
@@ -69,10 +104,28 @@ class Environment(Declared):
     redis: Redis | None = None
     mlflow: MLflow
     flink: Flink
+    archive: Archive | None = None
 
     def job_name(self, pipeline: str) -> str:
         """Return the name of a pipeline's job: also its consumer group and the prefix of its transactions."""
         return self.flink.options.get("pipeline.name", f"headrace-{self.kafka.topic_prefix}{pipeline}")
+
+    def archive_job_name(self, pipeline: str) -> str:
+        """Return the name of a pipeline's archive job, also its consumer group."""
+        return f"{self.job_name(pipeline)}-archive"
+
+
+def archive_of(environment: Environment, path: Path) -> Archive:
+    """Return the archive settings of an environment; only the archive job needs them.
+
+    Raises
+    ------
+    DefinitionError : the file that it was read from has none.
+    """
+    if environment.archive is None:
+        msg = f"{path}: archive: missing; say where Parquet files go: archive: {{root: FOLDER or URI}}"
+        raise DefinitionError(msg)
+    return environment.archive
 
 
 def load_environment(path: Path = DEFAULT_ENVIRONMENT) -> Environment:
@@ -97,4 +150,8 @@ def load_environment(path: Path = DEFAULT_ENVIRONMENT) -> Environment:
             return {key: resolved(one, secrets=secrets and key != "redis") for key, one in declared.items()}
         return resolve(declared, variables, services, secrets=secrets) if isinstance(declared, str) else declared
 
-    return Environment.model_validate(resolved(environment.model_dump(mode="json", by_alias=True), secrets=True))
+    found = Environment.model_validate(resolved(environment.model_dump(mode="json", by_alias=True), secrets=True))
+    if found.archive is None or "://" in found.archive.root:
+        return found
+    archive = found.archive.model_copy(update={"root": (beside / found.archive.root).resolve().as_uri()})
+    return found.model_copy(update={"archive": archive})

@@ -9,6 +9,7 @@ from pyflink.datastream.data_stream import KeyedStream
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
+from flink_jobs.sources import ALIGNMENT_GROUP, epoch_ms
 from flink_jobs.uids import name_operators
 from udfs.batch_rows import FLAG_BITS, NULL_KEY, NULL_VALUE, RAW_TYPE
 
@@ -19,40 +20,52 @@ KEY_TYPE = Types.ROW([Types.INT()])
 def lanes_of_topic(
     tables: StreamTableEnvironment, table: str, options: dict[str, str], linger_ms: int, lane_keys: list[int]
 ) -> DataStream:
-    """Return a topic as micro-batches, rows of `BATCH_TYPE`, each holding records of one lane in Kafka order.
+    """Return a topic as micro-batches, see `lanes_of_table`.
 
-    The lane of a record is `ABS(MOD(HASH_CODE(key), lanes))`, 0 for a null key, as in `udfs.core.lanes.lane_of`.
     Any bytes are read and nothing is parsed, so nothing can fail here.
 
     Parameters
     ----------
-    table : name for the source table, unique in the job; the uids of its operators follow from it
     options : connector options of the Kafka table, its topic among them
-    linger_ms : how long records are collected, in processing time
-    lane_keys : see `udfs.core.lanes.lane_keys`
     """
+    # Only to keep partitions together. A timestamp from the future must not hold its partition until then.
+    watermark = ", WATERMARK FOR ts AS LEAST(ts, CURRENT_TIMESTAMP)" if ALIGNMENT_GROUP in options else ""
     tables.execute_sql(f"""
         CREATE TABLE {table} (
           v BYTES, k BYTES,
           part INT METADATA FROM 'partition' VIRTUAL,
           off BIGINT METADATA FROM 'offset' VIRTUAL,
           ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-          pt AS PROCTIME()
+          pt AS PROCTIME(){watermark}
         ) WITH ({with_clause(options)})""")
-    # TIMESTAMPDIFF gives an int, which seconds leave in 2038: whole hours first, then the seconds within the hour.
-    hours = "CAST(TIMESTAMPDIFF(HOUR, TO_TIMESTAMP_LTZ(0, 3), ts) AS BIGINT)"
-    seconds = f"{hours} * 3600 + TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ({hours} * 3600, 0), ts)"
+    return lanes_of_table(tables, table, options["topic"], linger_ms, lane_keys)
+
+
+def lanes_of_table(
+    tables: StreamTableEnvironment, table: str, topic: str, linger_ms: int, lane_keys: list[int]
+) -> DataStream:
+    """Return a table of records as micro-batches, rows of `BATCH_TYPE`, each holding those of one lane in their order.
+
+    The lane of a record is `ABS(MOD(HASH_CODE(key), lanes))`, 0 for a null key, as in `udfs.core.lanes.lane_of`.
+
+    Parameters
+    ----------
+    table : with the columns of `lanes_of_topic`; unique in the job; the uids of its operators follow from its name
+    topic : what the batches say they are of
+    linger_ms : how long records are collected, in processing time
+    lane_keys : see `udfs.core.lanes.lane_keys`
+    """
     numbers = ", ".join(str(key) for key in lane_keys)
     batches = tables.to_data_stream(
         tables.sql_query(f"""
-        SELECT lane AS f0, ROW(CAST('{options["topic"]}' AS STRING), v, k, part, off, ts) AS f1 FROM (
+        SELECT lane AS f0, ROW(CAST('{topic}' AS STRING), v, k, part, off, ts) AS f1 FROM (
           SELECT lane, ARRAY_AGG(v) AS v, ARRAY_AGG(k) AS k, ARRAY_AGG(part) AS part, ARRAY_AGG(off) AS off,
                  ARRAY_AGG(ts) AS ts
           FROM TABLE(TUMBLE((
             SELECT COALESCE(v, X'') AS v, COALESCE(k, X'') AS k, off, pt,
                    part * {1 << FLAG_BITS} + CASE WHEN v IS NULL THEN {NULL_VALUE} ELSE 0 END
                                            + CASE WHEN k IS NULL THEN {NULL_KEY} ELSE 0 END AS part,
-                   ({seconds}) * 1000 + EXTRACT(MILLISECOND FROM ts) AS ts,
+                   {epoch_ms("ts")} AS ts,
                    ARRAY[{numbers}][COALESCE(ABS(MOD(HASH_CODE(CAST(k AS STRING)), {len(lane_keys)})), 0) + 1] AS lane
             FROM {table}), DESCRIPTOR(pt), INTERVAL '{linger_ms / 1000:.3f}' SECOND))
           GROUP BY lane, window_start, window_end)""")

@@ -87,10 +87,8 @@ def _path(report: PlanReport) -> Tree:
 
 
 def _add_stage(path: Tree, stage: StagePlan) -> None:
-    windows = sorted({feature.window_ms for feature in stage.features})
-    what = (
-        f"{len(stage.features)} features over {', '.join(map(format_duration, windows))}" if windows else "no features"
-    )
+    windows = dict.fromkeys(one.window for one in sorted(stage.features, key=lambda one: one.window_ms))
+    what = f"{len(stage.features)} features over {', '.join(windows)}" if windows else "no features"
     branch = path.add(f"[bold]{stage.name}[/bold]  {what}")
     for join in stage.joins:
         branch.add(
@@ -104,8 +102,8 @@ def _features(report: PlanReport) -> Table:
     for stage in report.stages:
         for one in stage.features:
             what = f"{one.aggregation} of {one.of or 'events'}"
-            sizes = (format_duration(one.window_ms), format_duration(one.slide_ms), str(one.tiles))
-            table.add_row(one.column, what, *sizes)
+            slide = format_duration(one.slide_ms) if one.slide_ms else ""
+            table.add_row(one.column, what, one.window, slide, str(one.tiles))
     return table
 
 
@@ -113,8 +111,11 @@ def _state(report: PlanReport) -> Table:
     table = _table("state", "holds", "bytes each", "per key", "key forgotten after", "in the log for")
     for stage in report.stages:
         kept = (_span(stage.horizon_ms), _span(stage.retention_ms))
+        if stage.tracks:
+            table.add_row(stage.name, "keys: text, index, clocks", str(stage.key_bytes), "1", *kept)
         for track in stage.tracks:
-            holds = f"cells of {format_duration(track.slide_ms)}: {', '.join(track.irs)}"
+            cut = f"of {format_duration(track.tile_ms)}" if track.tile_ms else "per key"
+            holds = f"cells {cut}: {', '.join(track.irs)}"
             most = track.cells_per_key_max
             table.add_row(
                 stage.name, holds, str(track.cell_bytes), f"≤ {most:,} = {most * track.cell_bytes:,} B", *kept

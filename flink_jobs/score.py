@@ -13,10 +13,12 @@ from pyflink.common import Time, Types
 from pyflink.datastream import AsyncDataStream, DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+from flink_jobs.bootstrap import Bootstrap, bootstrap_from, first_batches
 from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, ship
 from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
 from flink_jobs.environment import LatencyKnobs, execution_environment, flink_options, latency_knobs
 from flink_jobs.lanes import by_lane, lanes_of_topic
+from flink_jobs.savepoint import refuse_savepoint
 from flink_jobs.sinks import write_outputs
 from flink_jobs.sources import source_options
 from models.registry import resolve
@@ -27,6 +29,8 @@ from udfs.core.errors import DefinitionError, HeadraceError
 from udfs.core.features import plan_operators
 from udfs.core.lane import stage_name
 from udfs.core.lanes import lane_keys
+from udfs.core.loading import pipeline_folder
+from udfs.core.snapshot import StateHeader
 from udfs.featurize import Featurize
 from udfs.publish import Publish
 from udfs.score import Score
@@ -38,8 +42,15 @@ OBJECT = Types.PICKLED_BYTE_ARRAY()
 """Type between operators of one chain, where objects are handed over as they are."""
 
 
-def submit(pipeline_folder: Path, environment_path: Path) -> str:
+def submit(
+    pipeline_folder: Path, environment_path: Path, model_version: str | None = None, bootstrap: str | None = None
+) -> str:
     """Resolve the model, build the job and submit it.
+
+    Parameters
+    ----------
+    model_version : this one; default: the one that the pipeline's alias points at now
+    bootstrap : place of the state snapshot to start from
 
     Returns
     -------
@@ -58,43 +69,70 @@ def submit(pipeline_folder: Path, environment_path: Path) -> str:
     pipeline = declared.with_topic_prefix(environment.kafka.topic_prefix)
     knobs = latency_knobs(pipeline.latency, len(plan_operators(pipeline)))
     flink = execution_environment(flink_options(pipeline, environment, knobs))
+    header = StateHeader.of(pipeline, pipeline_folder)
+    refuse_savepoint(flink, header)
+    start = bootstrap_from(bootstrap, header) if bootstrap else None
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
         registry, reference = environment.mlflow.tracking_uri, declared.model
-        model = resolve(reference.name, reference.alias, registry, checked.feature_set, into=Path(scratch))
-        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch))
-        assemble(flink, pipeline, environment, knobs)
+        model = resolve(
+            reference.name,
+            reference.alias,
+            registry,
+            checked.feature_set,
+            version=model_version,
+            into=Path(scratch),
+            cache=environment.mlflow.cache,
+        )
+        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch), start.folder if start else None)
+        assemble(flink, pipeline, environment, knobs, start)
         return str(flink.execute_async(environment.job_name(pipeline.name)).get_job_id())
 
 
 def assemble(
-    flink: StreamExecutionEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs
+    flink: StreamExecutionEnvironment,
+    pipeline: Pipeline,
+    environment: Environment,
+    knobs: LatencyKnobs,
+    start: Bootstrap | None = None,
 ) -> None:
     """Put the job together, from source to sink, for `flink` to execute; its files are attached by `bundle.ship`.
 
     Parameters
     ----------
     pipeline : the effective definition, topic names included
+    start : state snapshot to start from
     """
     tables = StreamTableEnvironment.create(flink)
-    write_outputs(tables, build(tables, pipeline, environment, knobs), pipeline, environment)
+    write_outputs(tables, build(flink, tables, pipeline, environment, knobs, start), pipeline, environment)
 
 
 def build(
-    tables: StreamTableEnvironment, pipeline: Pipeline, environment: Environment, knobs: LatencyKnobs
+    flink: StreamExecutionEnvironment,
+    tables: StreamTableEnvironment,
+    pipeline: Pipeline,
+    environment: Environment,
+    knobs: LatencyKnobs,
+    start: Bootstrap | None,
 ) -> DataStream:
     """Return the stream of outputs: the list of the job's stages."""
     keys = lane_keys(pipeline.lanes, environment.flink.max_parallelism)
 
     def lanes(table: str, topic: str) -> DataStream:
-        return lanes_of_topic(tables, table, source_options(topic, pipeline, environment), knobs.linger_ms, keys)
+        offsets = start.offsets.get(topic) if start else None
+        options = source_options(topic, pipeline, environment, align=True, offsets=offsets)
+        return lanes_of_topic(tables, table, options, knobs.linger_ms, keys)
 
     stream = lanes("events", pipeline.source.topic)
     if pipeline.enrichments:
         stream = stream.union(*(lanes(f"enrichment_{one.name}", one.topic) for one in pipeline.enrichments))
+    if start is not None:
+        stream = stream.union(first_batches(flink, pipeline.source.topic, keys))
     stream_type = RAW_TYPE
     for position, stages in enumerate(plan_operators(pipeline)):
         name = stage_name(stages[0]) if len(stages) == 1 else "featurize"
-        featurize = Featurize(PIPELINE_FOLDER, position, keys)
+        featurize = Featurize(
+            PIPELINE_FOLDER, position, keys, environment.flink.lane_memory_mb * 2**20, start.place if start else None
+        )
         stream = (
             by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(f"{name}-of-{pipeline.lanes}").name(name)
         )
@@ -121,9 +159,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pipeline", type=Path, required=True, help="pipeline folder, such as conf/flights")
     parser.add_argument("--environment", type=Path, default=DEFAULT_ENVIRONMENT, help="environment file")
+    parser.add_argument("--model-version", help="default: the one that the pipeline's alias points at")
+    parser.add_argument("--bootstrap", help="state snapshot to start from: a folder, or a URI that workers can read")
     chosen = parser.parse_args(arguments)
     try:
-        submit(chosen.pipeline, chosen.environment)  # Flink's client prints the job id
+        # Flink's client prints the job id
+        submit(pipeline_folder(chosen.pipeline), chosen.environment, chosen.model_version, chosen.bootstrap)
     except HeadraceError as error:
         sys.exit(f"headrace: {error}")
 

@@ -1,21 +1,75 @@
-"""The Kafka source: connector options of a topic that is read as raw bytes."""
+"""The Kafka source: connector options of a topic that is read as raw bytes, and its timestamps."""
+
+from collections.abc import Mapping
 
 from flink_jobs.config import Environment
 from udfs.core.definition import Pipeline
+from udfs.core.features import plan_stages
+
+ALIGNMENT_GROUP = "scan.watermark.alignment.group"
 
 
-def source_options(topic: str, pipeline: Pipeline, environment: Environment) -> dict[str, str]:
-    """Return the connector options of the source table of one topic."""
+def source_options(
+    topic: str,
+    pipeline: Pipeline,
+    environment: Environment,
+    *,
+    align: bool = False,
+    offsets: Mapping[int, int] | None = None,
+) -> dict[str, str]:
+    """Return the connector options of the source table of one topic.
+
+    Parameters
+    ----------
+    align : with those of `alignment`
+    offsets : partition -> first offset, for a job that starts from a state snapshot; default: as the environment says
+    """
     kafka = environment.kafka
-    return {
+    start = {"scan.startup.mode": kafka.start}
+    if offsets:
+        parts = ";".join(f"partition:{partition},offset:{offset}" for partition, offset in sorted(offsets.items()))
+        start = {"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": parts}
+    options = {
         "connector": "kafka",
         "topic": topic,
         "properties.bootstrap.servers": kafka.bootstrap_servers,
         "properties.group.id": environment.job_name(pipeline.name),
         "properties.isolation.level": "read_committed",
-        "scan.startup.mode": kafka.start,
+        **start,
         "key.format": "raw",
         "key.fields": "k",
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
-    } | {f"properties.{name}": value for name, value in kafka.properties.items()}
+    }
+    aligned = alignment(pipeline) if align else {}
+    return options | aligned | {f"properties.{name}": value for name, value in kafka.properties.items()}
+
+
+def alignment(pipeline: Pipeline) -> dict[str, str]:
+    """Return the options that keep the partitions of all topics of a job together while it reads a backlog.
+
+    Each partition has its events in order, but a stage behind the first, or a join, sees several at once: read at
+    different paces, the slower ones would all be late there. So the faster ones are paused, by Kafka timestamp, which
+    is all that is known before an event is decoded; one that has nothing to read holds nobody up. It takes effect a
+    fraction of a second late, and behind what is fetched already: that must be little of the skew.
+    """
+    if pipeline.time.drift_ms == 0 or (len(plan_stages(pipeline)) == 1 and not pipeline.enrichments):
+        return {}
+    return {
+        ALIGNMENT_GROUP: "headrace",
+        "scan.watermark.alignment.max-drift": f"{pipeline.time.drift_ms} ms",
+        # Three of these pass before a partition is paused: `pipeline.watermark-alignment.buffer-size` of the cluster.
+        "scan.watermark.alignment.update-interval": "20 ms",
+        "scan.watermark.emit.strategy": "on-event",
+        "scan.watermark.idle-timeout": "100 ms",
+        # What was fetched of a partition is read in one go; Kafka's default is 1 MiB.
+        "properties.max.partition.fetch.bytes": "65536",
+    }
+
+
+def epoch_ms(timestamp: str) -> str:
+    """Return epoch milliseconds of a TIMESTAMP_LTZ(3), both as SQL; Flink refuses to cast one to a number."""
+    # TIMESTAMPDIFF gives an int, which seconds leave in 2038: whole hours first, then the seconds within the hour.
+    hours = f"CAST(TIMESTAMPDIFF(HOUR, TO_TIMESTAMP_LTZ(0, 3), {timestamp}) AS BIGINT)"
+    seconds = f"{hours} * 3600 + TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ({hours} * 3600, 0), {timestamp})"
+    return f"({seconds}) * 1000 + EXTRACT(MILLISECOND FROM {timestamp})"

@@ -1,23 +1,41 @@
 """Featurize operator: one stage, or all where they share one lane. Pieces in, the same pieces with features out.
 
 The first one also ingests: it gets raw batches of all topics and makes pieces of them, without another hop.
+Each lane keeps a header beside its logs: what wrote them. A lane without one has not begun, and begins with its part of
+the state snapshot, if the job is given one; a lane with a header never does so again.
 """
 
 from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import MapState, MapStateDescriptor
+from pyflink.datastream.state import MapState, MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
-from udfs.core.batches import Piece
-from udfs.core.features import plan_operators
+from udfs.core.batches import Piece, RawBatch
+from udfs.core.duplicates import Duplicates
+from udfs.core.entities import add_entity
+from udfs.core.features import Stage, plan_operators
 from udfs.core.ingest import ingest_of_topics
 from udfs.core.lane import Lane
 from udfs.core.lanes import split_by_lane
+from udfs.core.letters import no_letters
 from udfs.core.loading import load_pipeline
+from udfs.core.migration import refuse_unfit
+from udfs.core.snapshot import (
+    DUPLICATES,
+    HEADER_STATE,
+    SnapshotReader,
+    StateHeader,
+    log_name,
+    pages_name,
+    pending_of_lane,
+)
+
+K = TypeVar("K", int, str)
 
 
 class Featurize(KeyedProcessFunction):
@@ -28,10 +46,15 @@ class Featurize(KeyedProcessFunction):
     bundle : folder of the pipeline's files, where the worker finds it
     position : number of the operator, see `features.plan_operators`
     lane_keys : per lane, the integer that Flink is keyed by
+    memory_bytes : what the keys and cells of one store of one lane may take in memory
+    snapshot : place of the state snapshot that the job starts from, where the worker finds it
     """
 
-    def __init__(self, bundle: str, position: int, lane_keys: list[int]) -> None:
+    def __init__(
+        self, bundle: str, position: int, lane_keys: list[int], memory_bytes: int, snapshot: str | None = None
+    ) -> None:
         self._bundle, self._position, self._lane_keys = bundle, position, lane_keys
+        self._memory_bytes, self._place = memory_bytes, snapshot
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Load the pipeline; the lanes' state is rebuilt lazily, each on its first batch."""
@@ -40,59 +63,100 @@ class Featurize(KeyedProcessFunction):
         operators = plan_operators(self._pipeline)
         is_last = self._position + 1 == len(operators)
         # What the next operator is laned by, per topic; an enrichment goes by its own key.
-        self._lane_by = {} if is_last else {one.topic: one.key for one in self._pipeline.enrichments}
+        self._lane_by: dict[str, tuple[str, tuple[str, ...]]] = {}
         if not is_last:
-            self._lane_by[self._pipeline.source.topic] = operators[self._position + 1][0].entity
+            self._lane_by |= {one.topic: (one.key, (one.key,)) for one in self._pipeline.enrichments}
+            following = operators[self._position + 1][0]
+            self._lane_by[self._pipeline.source.topic] = (following.entity, following.fields)
         self._ingests = ingest_of_topics(self._pipeline, folder) if self._position == 0 else {}
         bytes_type = Types.PRIMITIVE_ARRAY(Types.BYTE())
-        self._logs = [
-            (stage, runtime_context.get_map_state(MapStateDescriptor(f"log-{stage.entity}", Types.LONG(), bytes_type)))
-            for stage in operators[self._position]
-        ]
+        self._stages = operators[self._position]
+        # Ids are looked at before any stage sees a row, where rows are still laned by their Kafka key.
+        self._looks_at_ids = self._position == 0 and self._pipeline.time.duplicates_within_ms > 0
+        logs = [*(log_name(stage.entity) for stage in self._stages), *([DUPLICATES] if self._looks_at_ids else [])]
+        pages = [pages_name(stage.entity) for stage in self._stages]
+        self._states = {
+            name: runtime_context.get_map_state(MapStateDescriptor(name, key_type, bytes_type))
+            for names, key_type in ((logs, Types.LONG()), (pages, Types.STRING()))
+            for name in names
+        }
+        self._stored_header = runtime_context.get_state(ValueStateDescriptor(HEADER_STATE, bytes_type))
+        self._header = StateHeader.of(self._pipeline, folder)
+        self._snapshot = SnapshotReader(self._place) if self._place else None
+        runtime_context.get_metrics_group().gauge("paged_keys", self._paged_keys)
         self._lane_of_key = {key: lane for lane, key in enumerate(self._lane_keys)}
-        self._lanes: dict[int, list[Lane]] = {}
+        self._lanes: dict[int, list[Duplicates | Lane]] = {}
+
+    def _paged_keys(self) -> int:
+        return sum(lane.paged_keys for lanes in self._lanes.values() for lane in lanes if isinstance(lane, Lane))
 
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take one micro-batch or one encoded piece through the stages."""
         key = ctx.get_current_key()
-        lanes = self._lanes.get(key)
-        if lanes is None:
-            number = self._lane_of_key[key]
-            lanes = [Lane(self._pipeline, stage, number, _StateMapping(log)) for stage, log in self._logs]
-            self._lanes[key] = lanes
-        if self._ingests:
-            raw = raw_batch(value)
-            piece = self._ingests[raw.topic].process(raw)
-        else:
-            piece = Piece.decode(value)
-        for lane in lanes:
-            piece = lane.process(piece)
+        begins = None if key in self._lanes else self._start_lane(key)
+        batches: list[RawBatch | Piece] = [raw_batch(value) if self._ingests else Piece.decode(value)]
+        if begins is not None and self._ingests:
+            lane, lanes = self._lane_of_key[key], len(self._lane_keys)
+            batches = [*pending_of_lane(begins.pending(), lane, lanes), *batches]
+        for batch in batches:
+            piece = self._ingests[batch.topic].process(batch) if isinstance(batch, RawBatch) else batch
+            for part in self._lanes[key]:
+                piece = part.process(piece)
+            yield from self._sent(key, piece)
+        if begins is not None and self._lane_by:
+            # The same lane of the next operator begins, too: soon no state depends on the snapshot any more.
+            yield Row(key, Piece(piece.topic, piece.rows.slice(0, 0), no_letters()).encode())
+
+    def _sent(self, key: int, piece: Piece) -> Iterator[Row]:
         if self._lane_by:
-            for number, part in split_by_lane(piece, self._lane_by[piece.topic], len(self._lane_keys)):
+            entity, fields = self._lane_by[piece.topic]
+            piece = replace(piece, rows=add_entity(piece.rows, entity, fields))
+            for number, part in split_by_lane(piece, entity, len(self._lane_keys)):
                 yield Row(self._lane_keys[number], part.encode())
         elif piece.rows.num_rows or piece.letters.num_rows:
             yield Row(key, piece.encode())
 
+    def _start_lane(self, key: int) -> SnapshotReader | None:
+        """Restore a lane, or begin it; return the snapshot that it begins with."""
+        number, stored, header = self._lane_of_key[key], self._stored_header.value(), self._header.encode()
+        begins = self._snapshot if stored is None else None
+        if stored != header:
+            if stored is not None:
+                refuse_unfit(StateHeader.decode(stored), self._header)
+            self._stored_header.update(header)
+        if begins is not None:
+            refuse_unfit(begins.manifest.header, self._header)
+            for name in self._states.keys() & set(begins.manifest.header.logs):
+                for i, segment in enumerate(begins.segments(name, number)):
+                    self._states[name].put(i, segment)
+        ids = [Duplicates(self._pipeline, _StateMapping(self._states[DUPLICATES]))] if self._looks_at_ids else []
+        self._lanes[key] = [*ids, *(self._lane(stage, number) for stage in self._stages)]
+        return begins
 
-class _StateMapping(MutableMapping[int, bytes]):
+    def _lane(self, stage: Stage, number: int) -> Lane:
+        log, pages = (self._states[name(stage.entity)] for name in (log_name, pages_name))
+        return Lane(self._pipeline, stage, number, _StateMapping(log), _StateMapping(pages), self._memory_bytes)
+
+
+class _StateMapping(MutableMapping[K, bytes]):
     """Flink map state of the current key as a mapping; it has no length, and is only iterated to restore."""
 
     def __init__(self, state: MapState) -> None:
         self._state = state
 
-    def __setitem__(self, number: int, data: bytes) -> None:
-        self._state.put(number, data)
+    def __setitem__(self, key: K, data: bytes) -> None:
+        self._state.put(key, data)
 
-    def __getitem__(self, number: int) -> bytes:
-        data: bytes | None = self._state.get(number)
+    def __getitem__(self, key: K) -> bytes:
+        data: bytes | None = self._state.get(key)
         if data is None:
-            raise KeyError(number)
+            raise KeyError(key)
         return data
 
-    def __delitem__(self, number: int) -> None:
-        self._state.remove(number)
+    def __delitem__(self, key: K) -> None:
+        self._state.remove(key)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[K]:
         return iter(list(self._state.keys()))
 
     def __len__(self) -> int:

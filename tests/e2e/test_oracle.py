@@ -17,7 +17,8 @@ import pytest
 
 from scripts.flights import dataset, events
 from udfs.core.batches import RawBatch
-from udfs.core.features import Feature, plan_stages
+from udfs.core.features import plan_stages
+from udfs.core.tracks import Feature
 from udfs.core.loading import load_pipeline
 from udfs.core.offline import featurize_offline
 

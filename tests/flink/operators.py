@@ -1,6 +1,7 @@
 """Operators that only tests run; a module of its own, because workers import it."""
 
 import json
+import time
 from pathlib import Path
 
 from pyflink.common import Row
@@ -10,10 +11,10 @@ from udfs.batch_rows import raw_batch
 
 
 class Recorder(KeyedProcessFunction):
-    """Appends what arrives to a file per subtask, one JSON object per record."""
+    """Appends what arrives to a file per subtask, one JSON object per record, at most so many a second."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, records_per_s: float = float("inf")) -> None:
+        self._folder, self._records_per_s = folder, records_per_s
 
     def open(self, runtime_context: RuntimeContext) -> None:
         self._subtask = runtime_context.get_index_of_this_subtask()
@@ -33,3 +34,4 @@ class Recorder(KeyedProcessFunction):
                     "value": None if content is None else content.hex(),
                 }
                 file.write(json.dumps(row) + "\n")
+        time.sleep(len(raw.values) / self._records_per_s)

@@ -10,20 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flink_jobs.bootstrap import bootstrap_from
 from flink_jobs.bundle import ship
 from flink_jobs.config import Environment
 from flink_jobs.environment import flink_options, latency_knobs
 from flink_jobs.score import assemble
+from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record, read_all
 from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.models import write_model
-from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.features import plan_operators
 from udfs.core.loading import load_pipeline
 from udfs.core.parity import Observed, Origin, ParityReport, check_parity
+from udfs.core.snapshot import StateHeader
 
 OUTPUT_WAIT_S = 180.0
 Order = dict[str, tuple[int, int]]
@@ -47,8 +49,8 @@ class Scoring:
     model: Path
     scratch: Path
 
-    def start(self, parallelism: int = 1, savepoint: str | None = None) -> str:
-        """Submit the job and return its id."""
+    def start(self, parallelism: int = 1, savepoint: str | None = None, bootstrap: Path | None = None) -> str:
+        """Submit the job and return its id; it starts from a savepoint, from a state snapshot or from nothing."""
         flink = self.environment.flink.model_copy(update={"parallelism": parallelism})
         environment = self.environment.model_copy(update={"flink": flink})
         knobs = latency_knobs(self.pipeline.latency, len(plan_operators(self.pipeline)))
@@ -57,8 +59,10 @@ class Scoring:
             options["execution.state-recovery.path"] = savepoint
         execution = self.cluster.environment(options)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        ship(execution, self.pipeline, self.folder, self.model, self.scratch)
-        assemble(execution, self.pipeline, environment, knobs)
+        header = StateHeader.of(self.pipeline, self.folder)
+        start = bootstrap_from(str(bootstrap), header) if bootstrap else None
+        ship(execution, self.pipeline, self.folder, self.model, self.scratch, bootstrap)
+        assemble(execution, self.pipeline, environment, knobs, start)
         return str(execution.execute_async(environment.job_name(self.pipeline.name)).get_job_id())
 
     @property
@@ -209,18 +213,6 @@ def header(record: Record, name: str) -> str:
 def origin_of(letter: Record) -> Origin:
     """Return where the record of a letter stood."""
     return Origin(header(letter, "topic"), int(header(letter, "partition")), int(header(letter, "offset")))
-
-
-def raw_batch(topic: str, records: list[Record]) -> RawBatch:
-    """Return records as the job gets them."""
-    return RawBatch(
-        topic,
-        [one.value for one in records],
-        [one.key for one in records],
-        [one.partition for one in records],
-        [one.offset for one in records],
-        [one.timestamp_ms for one in records],
-    )
 
 
 def _origin(evidence: dict[str, Any]) -> Origin:

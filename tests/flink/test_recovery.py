@@ -15,11 +15,11 @@ from scripts.flights.stream import Events, merge
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
+from tests.flink.pending import LINGER_MS, departing, stop_with_pending
 from tests.flink.scoring import Scoring, assert_each_once, assert_gapless, scoring
 from udfs.core.declarations import Latency
 
 RATE_EPS = 150.0
-LINGER_MS = 5_000
 
 
 def test_a_killed_worker_and_a_lost_task_manager_leave_no_trace_in_the_outputs(
@@ -59,11 +59,11 @@ def test_a_job_goes_on_from_its_savepoint_with_pending_batches_also_at_another_p
     job = setting.start(parallelism=1)
     replay(first, setting.kafka, as_fast_as_possible=True)
     setting.await_outputs(len(first))
-    savepoint = _stop_with_pending(setting, job, _departing(setting, first), second)
+    savepoint = stop_with_pending(setting, job, departing(setting, first), second)
 
     job = setting.start(parallelism=1, savepoint=savepoint)
     setting.await_outputs(len(first) + len(second))
-    savepoint = _stop_with_pending(setting, job, 0, third)
+    savepoint = stop_with_pending(setting, job, 0, third)
 
     job = setting.start(parallelism=2, savepoint=savepoint)
     setting.await_outputs(len(first) + len(second) + len(third))
@@ -83,28 +83,6 @@ def _traffic(setting: Scoring, events: Events) -> Iterator[None]:
     assert sending.is_alive()
     yield
     sending.join()
-
-
-def _stop_with_pending(setting: Scoring, job: str, read_before: int, more: Events) -> str:
-    """Send records and stop the job while they wait in micro-batches; return the savepoint.
-
-    Parameters
-    ----------
-    read_before : departures that the job has read since it started
-    """
-    time.sleep((LINGER_MS - time.time() * 1000 % LINGER_MS) / 1000)  # windows of processing time start at the epoch
-    replay(more, setting.kafka, as_fast_as_possible=True)
-    while setting.cluster.records_read(job, "events") < read_before + _departing(setting, more):
-        time.sleep(0.05)
-    savepoint = setting.cluster.stop(job)
-    out = setting.outputs().ends
-    sent = sum(len(records) for records in setting.inputs().values())
-    assert len(out) < sent, "every record had come out already: the savepoint held none"
-    return savepoint
-
-
-def _departing(setting: Scoring, some: Events) -> int:
-    return sum(topic == setting.pipeline.source.topic for topic in some.topics)
 
 
 def _assert_exact(setting: Scoring) -> None:

@@ -11,6 +11,7 @@ from redis import Redis
 
 from scripts.flights.poison import Ledger
 from scripts.flights.replay import replay
+from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
@@ -24,7 +25,6 @@ from tests.flink.scoring import (
     assert_gapless,
     header,
     origin_of,
-    raw_batch,
     scoring,
 )
 from udfs.core.batches import OFFSET, PARTITION
@@ -32,6 +32,7 @@ from udfs.core.features import feature_columns, feature_set_hash, plan_stages
 from udfs.core.model import ModelContract, Scorer, feature_matrix
 from udfs.core.offline import featurize_offline
 from udfs.core.parity import Origin
+from udfs.online_reader import OnlineStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +186,20 @@ def test_features_and_scores_equal_those_of_the_offline_path_bit_for_bit(run: Fi
 def test_redis_holds_the_newest_features_of_every_key(run: Finished, services: Endpoints) -> None:
     store = run.scoring.pipeline.sinks.online_store
     assert store is not None
-    wanted = {}
-    for stage in plan_stages(run.scoring.pipeline):
-        columns = [feature.name for feature in stage.features]
-        columns += [name for enrichment in stage.enrichments for name in enrichment.take]
-        rows = sorted(run.offline.values(), key=lambda row: (row["departed_at_ms"], row[f"_seq_{stage.entity}"]))
-        for row in rows:
-            if row[stage.entity] is not None:
-                values = {name: "" if row[name] is None else repr(row[name]) for name in columns}
-                values |= {"event_time_ms": str(row["departed_at_ms"]), "seq": str(row[f"_seq_{stage.entity}"])}
-                wanted[f"{store.prefix}:{stage.entity}:{{{row[stage.entity]}}}"] = values
-    with Redis.from_url(services.redis, decode_responses=True) as client:
-        got = {key: client.hgetall(key) for key in client.scan_iter(f"{store.prefix}:*", count=1000)}
-        assert min(client.ttl(key) for key in got) > 0
-    assert got == wanted
+    feature_set = feature_set_hash(run.scoring.pipeline, run.scoring.folder)
+    with OnlineStore.connect(services.redis, store.prefix) as online, Redis.from_url(services.redis) as client:
+        keys = 0
+        for stage in plan_stages(run.scoring.pipeline):
+            columns = [feature.name for feature in stage.features]
+            columns += [name for enrichment in stage.enrichments for name in enrichment.take]
+            rows = sorted(run.offline.values(), key=lambda row: (row["departed_at_ms"], row[f"_seq_{stage.entity}"]))
+            newest = {row[stage.entity]: row for row in rows if row[stage.entity] is not None}
+            keys += len(newest)
+            for key, row in newest.items():
+                found = online.read(stage.entity, key, now_ms=row["departed_at_ms"])
+                assert repr(found.values) == repr({name: row[name] for name in columns})
+                assert (found.age_ms, found.feature_set) == (0, feature_set)
+        held = list(client.scan_iter(f"{store.prefix}:*", count=1000))
+        rows_held = [key for key in held if b":schema" not in key]
+        assert (len(rows_held), len(held)) == (keys, keys + 2), "and the schema, and which is current"
+        assert min(int(str(client.ttl(key))) for key in rows_held) > 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
@@ -151,17 +152,35 @@ class Passage:
 
     def __init__(self, pipeline: Pipeline, entity: str, mapping: dict[int, bytes] | None = None) -> None:
         self.mapping: dict[int, bytes] = {} if mapping is None else mapping
-        stage = next(stage for stage in plan_stages(pipeline) if stage.entity == entity)
-        self.lane = Lane(pipeline, stage, 3, self.mapping)
+        self._pipeline = pipeline
+        self._stage = next(stage for stage in plan_stages(pipeline) if stage.entity == entity)
         self._ingests = {pipeline.source.topic: Ingest.of_source(pipeline, FLIGHTS)}
         for join in pipeline.enrichments:
             self._ingests[join.topic] = Ingest.of_enrichment(join, pipeline.time.future_tolerance_ms)
-        self.rows: list[dict[str, Any]] = []
-        self.letters: list[dict[str, Any]] = []
+        self._rows: list[pa.RecordBatch] = []
+        self._letters: list[pa.RecordBatch] = []
+        self.lane = Lane(pipeline, self._stage, 3, self.mapping)
+
+    def restart(self) -> None:
+        """Rebuild the lane from a copy of what it has stored; the old one goes on with the original."""
+        self.mapping = dict(self.mapping)
+        self.lane = Lane(self._pipeline, self._stage, 3, self.mapping)
 
     def feed(self, batches: Iterable[RawBatch]) -> "Passage":
         for batch in batches:
             piece = self.lane.process(self._ingests[batch.topic].process(batch))
-            self.rows += piece.rows.to_pylist()
-            self.letters += piece.letters.to_pylist()
+            self._letters.append(piece.letters)
+            if batch.topic == EVENTS:
+                self._rows.append(piece.rows)
+            else:
+                assert piece.rows.num_rows == 0, "rows that are joined stay in the lane"
         return self
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What came out of the lane; all at once, since batch by batch would take seconds of the ring."""
+        return pa.Table.from_batches(self._rows).to_pylist() if self._rows else []
+
+    @property
+    def letters(self) -> list[dict[str, Any]]:
+        return pa.Table.from_batches(self._letters).to_pylist() if self._letters else []

@@ -20,7 +20,7 @@ WRONG = [
     (
         CARRIER,
         "  - {entity: carrier, of: dep_delay_min, take: [mean], over: [6h], slide: 1m}\n" + CARRIER,
-        "'carrier_dep_delay_min_mean_6h' stands twice: in features[4] with slide 5m, and in features[5] with slide 1m;",
+        "'carrier_dep_delay_min_mean_6h' stands twice: in features[4], and in features[5]; keep one",
     ),
     (
         "plane_seats: seats}",
@@ -105,6 +105,13 @@ def test_plan_as_json_has_stable_keys() -> None:
     assert {"pipeline", "feature_set", "lanes", "sinks", "model", "source_topic"} <= set(found)
 
 
+@pytest.mark.parametrize("command", [["validate"], ["plan", "--pipeline"]])
+def test_a_pipeline_may_be_named_by_its_file(command: list[str]) -> None:
+    by_folder, by_file = (headrace(*command, str(path)) for path in (FLIGHTS, FLIGHTS / "pipeline.yaml"))
+    assert by_folder.exit_code == by_file.exit_code == 0
+    assert by_file.output == by_folder.output
+
+
 def test_an_error_is_one_message_and_exit_code_1() -> None:
     done = headrace("plan", "--pipeline", "conf/flightz")
     assert done.exit_code == 1
@@ -137,7 +144,8 @@ def test_the_schema_accepts_what_people_write() -> None:
     models = json.loads(schema_text("pipeline.schema.json"))["$defs"]
     short = models["Contract"]["properties"]["fields"]["additionalProperties"]["anyOf"]
     assert any(one.get("type") == "string" for one in short)
-    assert models["FeatureGroup"]["properties"]["slide"]["default"] == "1m"
+    assert models["FeatureGroup"]["properties"]["slide"]["default"] is None
+    assert models["TimePolicy"]["properties"]["allowed_lateness"]["default"] == "1h"
 
 
 def test_the_reference_in_the_readme_is_current() -> None:

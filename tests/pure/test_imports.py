@@ -1,7 +1,7 @@
 """Imports point one way: flink_jobs -> udfs -> udfs.core, and flink_jobs -> models -> udfs.core."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,17 @@ def sources(folder: str) -> list[Path]:
     return [path for path in found if folder != "udfs" or not path.is_relative_to(ROOT / "udfs" / "core")]
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line, module) of every import of a file, those inside functions too; `from a import b` gives `a.b`."""
+@cache
+def imported(path: Path) -> list[tuple[int, str]]:
+    """Return (line, module) of every import of a file, those inside functions too; `from a import b` gives `a.b`."""
+    found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            found += ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+    return found
 
 
 def is_within(module: str, packages: tuple[str, ...]) -> bool:

@@ -75,6 +75,18 @@ def test_a_bound_beyond_int64_bounds_nothing(tmp_path: Path) -> None:
     assert reasons(piece) == []
 
 
+@pytest.mark.parametrize("limit", [2**53, 2**53 + 1, 2**60 + 1, 2**63 - 2, -(2**53) - 1, -(2**63) + 1])
+def test_a_whole_bound_of_int64_is_exact_also_where_float64_is_not(limit: int, tmp_path: Path) -> None:
+    fields = FIELDS | {"units": {"type": "int64", "min": limit, "max": limit}}
+    pipeline = small_pipeline(contract=BOUNDED | {"fields": fields}).with_topic_prefix("")  # written out and read again
+    piece = passed(Ingest.of_source(pipeline, tmp_path), {"units": limit - 1}, {"units": limit}, {"units": limit + 1})
+    assert piece.rows["_offset"].to_pylist() == [1]
+    assert piece.letters["detail"].to_pylist() == [
+        f"units: got {limit - 1}; below min {limit}",
+        f"units: got {limit + 1}; above max {limit}",
+    ]
+
+
 def test_the_message_of_a_bound_names_field_value_and_limit(tmp_path: Path) -> None:
     piece = passed(ingest(tmp_path, contract=BOUNDED), {"units": 10}, {"amount": -11.0})
     assert piece.letters["detail"].to_pylist() == ["units: got 10; above max 9.5", "amount: got -11.0; below min -10.5"]

@@ -54,8 +54,8 @@ def test_times_are_those_of_state_and_log(report: PlanReport) -> None:
     for planned, stage in zip(report.stages, plan_stages(pipeline), strict=True):
         lane = Lane(pipeline, stage, 0, {})
         times = [(planned.horizon_ms, planned.retention_ms), *((j.horizon_ms, j.retention_ms) for j in planned.joins)]
-        assert times == [(log.cells.horizon_ms, log.retention_ms) for log in lane._logs]
-        layouts = [track.layout for log in lane._logs for track in log.cells.tracks]
+        assert times == [(store.cells.horizon_ms, store.log.retention_ms) for store in lane._stores.values()]
+        layouts = [track.layout for store in lane._stores.values() for track in store.cells.tracks]
         sizes = [track.cell_bytes for track in planned.tracks] + [join.row_bytes for join in planned.joins]
         assert sizes == [CELL_BYTES + VALUE_BYTES * layout.width for layout in layouts]
 
@@ -69,7 +69,7 @@ def test_a_key_with_an_event_in_every_tile_holds_the_cells_it_says(report: PlanR
     for number in range(most + 20):
         time_ms = LONG_AGO_MS + number * HALF_HOUR_MS
         lane.process(ingest.process(_departure(number, time_ms)))
-        most_seen = max(most_seen, lane._windows.tracks[0].live)
+        most_seen = max(most_seen, lane._stores[pipeline.source.topic].cells.tracks[0].live)
     assert most_seen <= most
     assert most_seen >= most - 1
 

@@ -6,19 +6,30 @@ A `KeyedCells` has a key index, a clock per key and one pool of cells per track.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from udfs.core.kernels.admit import NEVER, admit
+from udfs.core.kernels.admit import NEVER, NULL_KEY, UNKNOWN_KEY, admit
+from udfs.core.kernels.arrays import Pool
 from udfs.core.kernels.cells import drop_keys, restore_cells
+from udfs.core.kernels.sessions import END
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 D = TypeVar("D", bound=np.generic)
 INITIAL_CELLS, INITIAL_KEYS = 1024, 256
+FEW = 64
+"""Keys up to this many are looked up one by one: quicker than making a dictionary of them."""
+
+
+class SketchMaker(Protocol):
+    """Makes one sketch."""
+
+    def __call__(self, data: bytes | None = None) -> Any:
+        """Return an empty one, or the one that was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +42,16 @@ class Layout:
     tile_ms: int
     #: float64 values per cell
     width: int
+    #: what says how old a cell is: its tile, the end of its session, or the newest event of its key
+    age: Literal["tile", "end", "newest"] = "tile"
+    #: time that tile 0 begins at
+    origin_ms: int = 0
+    #: what makes the sketches of a cell, empty or from their bytes; none: its cells are arrays
+    sketches: tuple["SketchMaker", ...] = ()
 
 
 class Track:
-    """The pool of cells of one track; see `kernels.cells` for the arrays."""
+    """The pool of cells of one track; see `arrays.Pool`."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -45,6 +62,13 @@ class Track:
         self.irs = np.zeros((INITIAL_CELLS, layout.width), np.float64)
         self.free = np.arange(INITIAL_CELLS - 1, -1, -1, dtype=np.int64)
         self.free_count = np.array([INITIAL_CELLS], np.int64)
+        #: cell -> its sketches, of the cells in use; stale ones of others
+        self.sketches: dict[int, list[Any]] = {}
+
+    @property
+    def pool(self) -> Pool:
+        """The arrays as the kernels take them."""
+        return Pool(self.head, self.older, self.owner, self.tile, self.irs, self.free, self.free_count)
 
     @property
     def live(self) -> int:
@@ -67,16 +91,17 @@ class Track:
             free[count : count + added] = np.arange(self.owner.size - 1, before - 1, -1)
             self.free, self.free_count[0] = free, count + added
 
-    def restore(self, slots: I64, tiles: I64, rows: F64) -> None:
-        """Put stored cells back, later rows replacing earlier ones."""
+    def restore(self, slots: I64, tiles: I64, rows: F64, blobs: Sequence[Sequence[bytes]] = ()) -> I64:
+        """Put stored cells back, later ones replacing earlier ones, `blobs` their sketches; return the cells."""
         self.reserve(slots.size, int(slots.max(initial=-1)) + 1)
-        restore_cells(
-            slots, tiles, rows, self.head, self.older, self.owner, self.tile, self.irs, self.free, self.free_count
-        )
+        cells = restore_cells(slots, tiles, rows, self.pool)
+        for cell, stored in zip(cells.tolist(), blobs, strict=bool(blobs)):
+            self.sketches[cell] = [make(data) for make, data in zip(self.layout.sketches, stored, strict=True)]
+        return cells
 
     def drop(self, slots: I64) -> None:
         """Forget all cells of the given keys."""
-        drop_keys(slots, self.head, self.older, self.owner, self.free, self.free_count)
+        drop_keys(slots, self.pool)
 
 
 class KeyedCells:
@@ -98,6 +123,8 @@ class KeyedCells:
         self.newest_ms = np.full(INITIAL_KEYS, NEVER, np.int64)
         self.born_seq = np.zeros(INITIAL_KEYS, np.int64)
         self.clock_ms = int(NEVER)
+        #: how often idle keys were looked for
+        self.sweeps = 0
 
     @property
     def forgotten_before_ms(self) -> int:
@@ -105,11 +132,11 @@ class KeyedCells:
         return max(self.clock_ms - self.horizon_ms, int(NEVER))
 
     def find(self, keys: pa.StringArray) -> I64:
-        """Return the slot of each key, int64[n]; -1 for null and unknown ones."""
-        return self._slots(keys, lambda name: self.index.get(name, -1))
+        """Return the slot of each key, int64[n]; NULL_KEY for null, UNKNOWN_KEY for unknown ones."""
+        return self._slots(keys, lambda name: self.index.get(name, UNKNOWN_KEY))
 
     def find_or_add(self, keys: pa.StringArray) -> I64:
-        """Return the slot of each key, int64[n]; -1 for null; unknown keys get one."""
+        """Return the slot of each key, int64[n]; NULL_KEY for null; unknown keys get one."""
         return self._slots(keys, self.add)
 
     def add(self, name: str) -> int:
@@ -126,7 +153,22 @@ class KeyedCells:
                 self.born_seq = _grown(self.born_seq, slot + 1, 0)
         return slot
 
-    def admit(self, slots: I64, times_ms: I64, first_seq: int) -> tuple[NDArray[np.int8], NDArray[np.bool_], I64]:
+    def add_all(self, names: Sequence[str]) -> I64:
+        """Return the slot of each key, int64[n], fresh ones for the unknown: `add`, fast for very many."""
+        fresh = [name for name in dict.fromkeys(names) if name not in self.index]
+        reused = len(self.vacant)
+        for name in fresh[:reused]:
+            self.add(name)
+        self.index.update(zip(fresh[reused:], range(len(self.names), len(self.names) + len(fresh)), strict=False))
+        self.names.extend(fresh[reused:])
+        if len(self.names) > self.newest_ms.size:
+            self.newest_ms = _grown(self.newest_ms, len(self.names), NEVER)
+            self.born_seq = _grown(self.born_seq, len(self.names), 0)
+        return np.fromiter(map(self.index.__getitem__, names), np.int64, len(names))
+
+    def admit(
+        self, slots: I64, times_ms: I64, seqs: I64, flags: NDArray[np.int8]
+    ) -> tuple[NDArray[np.int8], NDArray[np.bool_], I64]:
         """Judge the rows of a batch and advance the clocks; return status, reborn and behind_ms of `kernels.admit`."""
         status, reborn = np.empty(slots.size, np.int8), np.empty(slots.size, np.bool_)
         behind_ms = np.empty(slots.size, np.int64)
@@ -134,7 +176,8 @@ class KeyedCells:
             admit(
                 slots,
                 times_ms,
-                first_seq,
+                seqs,
+                flags,
                 self.newest_ms,
                 self.born_seq,
                 self.clock_ms,
@@ -149,22 +192,37 @@ class KeyedCells:
             track.reserve(slots.size, len(self.names))
         return status, reborn, behind_ms
 
+    def times_ms(self, track: Track, rows: I64) -> I64:
+        """Return how old cells are, as epoch ms: see `Layout.age`."""
+        times_ms: I64 = track.tile[rows] * track.layout.tile_ms + track.layout.origin_ms
+        if track.layout.age == "newest":
+            times_ms = self.newest_ms[track.owner[rows]]
+        elif track.layout.age == "end":
+            times_ms = track.irs[rows, END].astype(np.int64)
+        return times_ms
+
     def forget_idle(self) -> None:
         """Free the memory of keys beyond the horizon. No output changes: `admit` treats them as new already."""
+        self.sweeps += 1
         newest = self.newest_ms[: len(self.names)]
-        idle = np.flatnonzero((newest != NEVER) & (newest < self.forgotten_before_ms))
+        self.drop(np.flatnonzero((newest != NEVER) & (newest < self.forgotten_before_ms)))
+
+    def drop(self, slots: I64) -> None:
+        """Take keys out of memory."""
         for track in self.tracks:
             track.reserve(0, len(self.names))
-            track.drop(idle)
-        for slot in idle.tolist():
+            track.drop(slots)
+        for slot in slots.tolist():
             del self.index[self.names[slot] or ""]
             self.names[slot] = None
             self.vacant.append(slot)
-        self.newest_ms[idle] = NEVER
+        self.newest_ms[slots] = NEVER
 
     def _slots(self, keys: pa.StringArray, slot_of: Callable[[str], int]) -> I64:
+        if len(keys) <= FEW:
+            return np.array([NULL_KEY if name is None else slot_of(name) for name in keys.to_pylist()], np.int64)
         encoded = keys.dictionary_encode()
-        slots = np.array([slot_of(name) for name in encoded.dictionary.to_pylist()] + [-1], np.int64)
+        slots = np.array([*map(slot_of, encoded.dictionary.to_pylist()), NULL_KEY], np.int64)
         found: I64 = slots[encoded.indices.fill_null(slots.size - 1).to_numpy()]
         return found
 

@@ -20,9 +20,9 @@ from udfs.core.declarations import (
     Source,
     TimePolicy,
 )
-from udfs.core.durations import format_duration
 from udfs.core.errors import did_you_mean
 from udfs.core.feature_groups import FeatureGroup
+from udfs.core.group_checks import NUMBERS, check_groups
 
 
 class Pipeline(Declared):
@@ -60,14 +60,9 @@ class Pipeline(Declared):
     def _check(self) -> Self:
         self._check_topics()
         self._check_keys()
-        numbers = self._check_columns()
-        for position, group in enumerate(self.features):
-            if group.of is not None and group.of not in numbers:
-                msg = f"features[{position}].of: got {group.of!r}, which is no number column known here" + (
-                    did_you_mean(group.of, numbers)
-                )
-                raise ValueError(msg)
-        self._check_feature_names()
+        columns = self._check_columns()
+        check_groups(self.features, self.enrichments, {n: s.kind for n, s in self.contract.fields.items()}, columns)
+        numbers = {name for name, kind in columns.items() if kind in NUMBERS}
         joined = {column for enrichment in self.enrichments for column in enrichment.take}
         for position, column in enumerate(self.model.inputs):
             if column in self.model.inputs[:position]:
@@ -105,15 +100,14 @@ class Pipeline(Declared):
         if self.contract.id is None:
             msg = "contract.id: missing; say which field identifies an event"
             raise ValueError(msg)
-        strings = {name for name, spec in fields.items() if spec.type == "string"}
+        strings = {name for name, spec in fields.items() if spec.kind == "string"}
         named = [("source.key", self.source.key)]
-        named += [(f"features[{i}].entity", group.entity) for i, group in enumerate(self.features)]
         named += [(f"lookups[{i}].key", lookup.key) for i, lookup in enumerate(self.lookups)]
         for path, name in named:
             if name not in strings:
                 msg = f"{path}: got {name!r}, which is no string field of the contract{did_you_mean(name, strings)}"
                 raise ValueError(msg)
-        entities = {group.entity for group in self.features}
+        entities = {group.entity_name for group in self.features if len(group.fields) == 1}
         for position, enrichment in enumerate(self.enrichments):
             if enrichment.entity not in entities:
                 msg = f"enrichments[{position}].entity: got {enrichment.entity!r}, which is no entity of a feature" + (
@@ -132,25 +126,8 @@ class Pipeline(Declared):
                     msg += did_you_mean(name, known)
                     raise ValueError(msg)
 
-    def _check_feature_names(self) -> None:
-        """Refuse two features of one name, also when they differ in what the name does not say: the slide."""
-        origin_of: dict[str, str] = dict.fromkeys(self._columns(), "as a column that is no feature")
-        for position, group in enumerate(self.features):
-            here = f"in features[{position}] with slide {format_duration(group.slide_ms)}"
-            for name in group.names:
-                if name in origin_of:
-                    msg = f"feature {name!r} stands twice: {origin_of[name]}, and {here}; keep one or change its window"
-                    raise ValueError(msg)
-                origin_of[name] = here
-
-    def _columns(self) -> list[str]:
-        """Names of all columns but the windowed features."""
-        taken = [column for lookup in self.lookups for column in lookup.take]
-        taken += [column for enrichment in self.enrichments for column in enrichment.take]
-        return [*self.contract.fields, *taken, *(self.derive.outputs if self.derive else ())]
-
-    def _check_columns(self) -> set[str]:
-        """Refuse a column named twice; return the number columns known before features."""
+    def _check_columns(self) -> dict[str, str | None]:
+        """Refuse a column named twice; return the types of the columns known before joins and features."""
         origin_of: dict[str, str] = dict.fromkeys(self.contract.fields, "contract")
         added = [(column, f"lookups[{i}]") for i, lookup in enumerate(self.lookups) for column in lookup.take]
         added += [(column, "derive") for column in (self.derive.outputs if self.derive else ())]
@@ -160,8 +137,6 @@ class Pipeline(Declared):
                 msg = f"{where}: column {column!r} exists already, from {origin_of[column]}; choose another name"
                 raise ValueError(msg)
             origin_of[column] = where
-        numbers = {name for name, spec in self.contract.fields.items() if spec.type != "string"}
-        numbers |= {column for lookup in self.lookups for column in lookup.take}
-        return numbers | {
-            name for name, kind in (self.derive.outputs if self.derive else {}).items() if kind != "string"
-        }
+        types: dict[str, str | None] = {name: spec.kind for name, spec in self.contract.fields.items()}
+        types |= {column: None for lookup in self.lookups for column in lookup.take}
+        return types | dict((self.derive.outputs if self.derive else {}).items())

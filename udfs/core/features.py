@@ -3,90 +3,14 @@
 import ast
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from udfs.core.aggregations import AGGREGATIONS
-from udfs.core.declarations import Enrichment
+from udfs.core.declarations import Enrichment, TimePolicy
 from udfs.core.definition import Pipeline
-from udfs.core.durations import format_duration
-from udfs.core.feature_groups import feature_name
-
-I64 = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One windowed feature: a column of the output."""
-
-    entity: str
-    #: aggregated column; None counts events
-    of: str | None
-    aggregation: str
-    size_ms: int
-    slide_ms: int
-
-    @property
-    def name(self) -> str:
-        """Name of the column, such as `origin_dep_delay_min_mean_1h`."""
-        return feature_name(self.entity, self.of, self.aggregation, self.size_ms)
-
-
-@dataclass(frozen=True)
-class Track:
-    """The features of one entity that share a slide, hence their tiles; laid out for `kernels.windows`."""
-
-    slide_ms: int
-    features: tuple[Feature, ...]
-    #: per IR: aggregated column and aggregation
-    irs: tuple[tuple[str | None, str], ...]
-    #: window sizes in tiles, ascending
-    sizes: I64 = field(compare=False)
-
-    @staticmethod
-    def of(slide_ms: int, features: tuple[Feature, ...]) -> "Track":
-        """Lay out the features, each IR once, the features ordered by window."""
-        irs = tuple(dict.fromkeys((feature.of, feature.aggregation) for feature in features))
-        sizes = np.array(sorted({feature.size_ms // slide_ms for feature in features}), np.int64)
-        return Track(slide_ms, tuple(sorted(features, key=lambda feature: feature.size_ms)), irs, sizes)
-
-    @property
-    def opcodes(self) -> I64:
-        """int64[k], the aggregation of each IR."""
-        return np.array([AGGREGATIONS[name].opcode for _, name in self.irs], np.int64)
-
-    @property
-    def offsets(self) -> I64:
-        """int64[k + 1], where each IR lies in a cell, in float64 values."""
-        return np.cumsum([0, *(AGGREGATIONS[name].ir_width for _, name in self.irs)], dtype=np.int64)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The aggregated columns, each once."""
-        return tuple(dict.fromkeys(of for of, _ in self.irs if of is not None))
-
-    @property
-    def inputs(self) -> I64:
-        """int64[k], per IR the position of its column in `columns`, -1 where events are counted."""
-        return np.array([-1 if of is None else self.columns.index(of) for of, _ in self.irs], np.int64)
-
-    @property
-    def feature_window(self) -> I64:
-        """int64[f], per feature the position of its window in `sizes`."""
-        return np.searchsorted(self.sizes, [feature.size_ms // self.slide_ms for feature in self.features])
-
-    @property
-    def feature_ir(self) -> I64:
-        """int64[f], per feature the position of its IR in `irs`."""
-        return np.array([self.irs.index((feature.of, feature.aggregation)) for feature in self.features], np.int64)
-
-    @property
-    def layout(self) -> str:
-        """Text that changes whenever stored cells of this track would mean something else."""
-        return format_duration(self.slide_ms) + ":" + ",".join(f"{name}({of or ''})" for of, name in self.irs)
+from udfs.core.expansion import group_features
+from udfs.core.feature_groups import FeatureGroup
+from udfs.core.tracks import Cut, Feature, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,37 +22,86 @@ class Stage:
     enrichments: tuple[Enrichment, ...]
     #: windowed features in the order of declaration
     features: tuple[Feature, ...]
+    #: fields that make the entity; one or more
+    fields: tuple[str, ...]
 
     @property
     def longest_ms(self) -> int:
         """Size of the longest window; 0 for a stage without windows."""
-        return max((feature.size_ms for feature in self.features), default=0)
+        return max((feature.size_ms + (feature.window.delay_ms or 0) for feature in self.features), default=0)
 
-    @property
-    def reach_ms(self) -> int:
-        """How far behind an event its windows read: the longest window and one slide."""
-        return self.longest_ms + max((track.slide_ms for track in self.tracks), default=0)
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """How long one stream's state is kept, all in ms of event time."""
+
+    #: how far behind the newest event of its key a row may be
+    lateness_ms: int
+    #: a key that the lane's clock has left this far behind is forgotten
+    horizon_ms: int
+    #: how far behind an event its windows and joins read
+    longest_ms: int
+    #: a cell leaves the durable log once the lane's clock is this far ahead of it
+    retention_ms: int
+
+    @staticmethod
+    def of(stage: Stage, policy: TimePolicy, enrichment: Enrichment | None) -> "Spans":
+        """Return the spans of the scored events, or of an enrichment, in a stage."""
+        tracks = tuple(one for one in stage.tracks if one.cut.stream == (enrichment.name if enrichment else None))
+        longest_ms = max(reach_ms(tracks), enrichment.max_age_ms if enrichment else 0)
+        lateness_ms = enrichment.keep_ms if enrichment else policy.allowed_lateness_ms
+        horizon_ms = policy.horizon_ms(longest_ms, lateness_ms)
+        if any(track.cut.start is not None for track in tracks):
+            longest_ms = max(longest_ms, horizon_ms)  # what a condition started goes on until it was idle for a horizon
+        tile_ms = max([1, *(track.cut.tile_ms for track in tracks if track.cut.family == "tiles")])
+        # One tile more: how far a read from afar reaches is counted in tiles, and a cell is as old as its tile's start.
+        return Spans(lateness_ms, horizon_ms, longest_ms, horizon_ms + lateness_ms + longest_ms + tile_ms)
+
+
+def reach_ms(tracks: tuple[Track, ...]) -> int:
+    """Return how far behind an event the windows of some tracks read: the longest window and one slide."""
+    return max((track.reach_ms for track in tracks), default=0)
+
+
+def windowed_features(pipeline: Pipeline) -> tuple[Feature, ...]:
+    """Return the windowed features of all groups, in the order of declaration."""
+    return tuple(one for group in pipeline.features for one in group_features(group, _types(pipeline, group)))
+
+
+def _types(pipeline: Pipeline, group: FeatureGroup) -> dict[str, str]:
+    """Return the types of the columns of a group's stream, as far as the definition tells."""
+    contracts = {one.name: one.contract for one in pipeline.enrichments}
+    contract = contracts[group.stream] if group.stream else pipeline.contract
+    derived = pipeline.derive.outputs if pipeline.derive and not group.stream else {}
+    return {name: spec.kind for name, spec in contract.fields.items()} | derived
 
 
 def plan_stages(pipeline: Pipeline) -> tuple[Stage, ...]:
     """Return the stages in data-path order: the entity of the Kafka key first, the others as declared."""
-    entities = dict.fromkeys([pipeline.source.key, *(group.entity for group in pipeline.features)])
+    key = pipeline.source.key
+    entities = {key: (key,)} | {group.entity_name: group.fields for group in pipeline.features}
+    windowed = windowed_features(pipeline)
     stages = []
-    for entity in entities:
-        features = tuple(
-            dict.fromkeys(
-                Feature(entity, group.of, aggregation, size_ms, group.slide_ms)
-                for group in pipeline.features
-                if group.entity == entity
-                for size_ms in group.over
-                for aggregation in group.take
-            )
-        )
-        slides = sorted({feature.slide_ms for feature in features})
-        tracks = tuple(Track.of(s, tuple(feature for feature in features if feature.slide_ms == s)) for s in slides)
+    for entity, fields in entities.items():
+        features = tuple(feature for feature in windowed if feature.entity == entity)
+        kinds: dict[tuple[Cut, bool], list[Feature]] = {}
+        for feature in features:
+            kinds.setdefault((Cut.of(feature), feature.is_flat), []).append(feature)
+        tracks = sorted((Track.of(cut, some) for (cut, _), some in kinds.items()), key=lambda track: track.layout)
         joins = tuple(enrichment for enrichment in pipeline.enrichments if enrichment.entity == entity)
-        stages.append(Stage(entity, tracks, joins, features))
+        stages.append(Stage(entity, tuple(tracks), joins, features, fields))
     return tuple(stages)
+
+
+def order_places(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the places of which a row carries a stamp [lane, number] once it has passed all stages.
+
+    They are the entities of the stages, where the number is the row's own in its lane, and the joins that are waited for
+    (`Enrichment.place`), where it says how many rows the lane had seen when the row was joined.
+    """
+    stages = plan_stages(pipeline)
+    waits = (join.place for stage in stages for join in stage.enrichments if join.wait_ms)
+    return (*(stage.entity for stage in stages), *waits)
 
 
 def plan_operators(pipeline: Pipeline) -> tuple[tuple[Stage, ...], ...]:
@@ -142,13 +115,13 @@ def plan_operators(pipeline: Pipeline) -> tuple[tuple[Stage, ...], ...]:
 
 def feature_columns(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the ordered feature set: the model's event inputs, then the windowed features as declared."""
-    windowed = {
-        Feature(group.entity, group.of, aggregation, size_ms, group.slide_ms).name: None
-        for group in pipeline.features
-        for size_ms in group.over
-        for aggregation in group.take
-    }
-    return (*pipeline.model.inputs, *windowed)
+    numbers = (one.name for one in windowed_features(pipeline) if one.gives == "float64")
+    return (*pipeline.model.inputs, *numbers)
+
+
+def other_columns(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the windowed features that are no numbers, which no model takes: texts, lists and mappings."""
+    return tuple(one.name for one in windowed_features(pipeline) if one.gives != "float64")
 
 
 def feature_set_hash(pipeline: Pipeline, folder: Path) -> str:

@@ -19,7 +19,7 @@ from udfs.core.letters import to_batch
 from udfs.core.lookups import LookupTable
 from udfs.core.validation import Rule, apply_rules, bound_rules, future_rule, id_rule, letter_of, past_rule
 
-DERIVE_STAGE = "derive"
+LOOKUP_STAGE, DERIVE_STAGE = "lookup", "derive"
 
 
 class Ingest:
@@ -69,12 +69,32 @@ class Ingest:
 
     def process(self, raw: RawBatch) -> Piece:
         """Return the good rows with their columns, and the letters."""
-        rows, undecoded = self._decoder.decode(raw)
-        rows, broken = apply_rules(rows, self._rules, raw.topic, self._key)
+        return self.check(self.decode(raw))
+
+    def decode(self, raw: RawBatch) -> Piece:
+        """Return the rows that are events of the contract, and the letters."""
+        return Piece(raw.topic, *self._decoder.decode(raw))
+
+    def check(self, decoded: Piece) -> Piece:
+        """Return the rows of a decoded batch that keep the rules, with their columns, and the letters."""
+        rows, broken = apply_rules(decoded.rows, self._rules, decoded.topic, self._key)
+        letters = [decoded.letters, broken]
         for lookup in self._lookups:
-            rows = add_columns(rows, lookup.add(rows))
-        rows, failed = self._derive(rows, raw.topic)
-        return Piece(raw.topic, rows, join_batches([undecoded, broken, failed]))
+            rows, missed = self._look_up(lookup, rows, decoded.topic)
+            letters.append(missed)
+        rows, failed = self._derive(rows, decoded.topic)
+        return Piece(decoded.topic, rows, join_batches([*letters, failed]))
+
+    def _look_up(self, lookup: LookupTable, rows: pa.RecordBatch, topic: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        missed = lookup.missed(rows)
+        if missed is None:
+            return add_columns(rows, lookup.add(rows)), to_batch([])
+        letters = [
+            letter_of(row, "rejects", topic, self._key, LOOKUP_STAGE, "lookup_miss", lookup.explain(row))
+            for row in rows.filter(missed).to_pylist()
+        ]
+        rows = rows.filter(pc.invert(missed))
+        return add_columns(rows, lookup.add(rows)), to_batch(letters)
 
     def _derive(self, rows: pa.RecordBatch, topic: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         if self._deriver is None:

@@ -75,4 +75,21 @@ setattr(numba.config, "CACHE_LOCATOR_CLASSES", f"{__name__}.KernelCacheLocator,{
 
 def kernel(function: F) -> F:
     """Compile a function with numba, without the GIL; its compiled form is cached per machine and source digest."""
-    return cast("F", numba.njit(cache=True, nogil=True)(function))
+    return cast("F", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+# numba's own name for its reference counts; its type hints leave it out.
+_UNCOUNTED: dict[str, Any] = {"_nrt": False}
+
+
+def borrowing(function: F) -> F:
+    """Compile a kernel that counts no references, which is most of the cost of a short loop body.
+
+    All its arrays are its caller's. It can make none, nor assign one array to a part of another.
+    """
+    return cast("F", numba.njit(cache=True, nogil=True, error_model="numpy", **_UNCOUNTED)(function))
+
+
+def inlined(function: F) -> F:
+    """Compile a function as `borrowing`, into each kernel that calls it."""
+    return cast("F", numba.njit(forceinline=True, nogil=True, error_model="numpy", **_UNCOUNTED)(function))

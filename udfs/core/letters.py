@@ -28,7 +28,11 @@ Reason = Literal[
     "key_mismatch",  # the Kafka key differs from the field it repeats
     "invalid_id",  # an event id with control characters, or empty
     "future",  # event time ahead of the Kafka timestamp by more than the tolerance
+    "lookup_miss",  # a key that the file of a lookup does not have
+    "duplicate",  # an event of this id and with equal fields came before
+    "conflict",  # an event of this id with other fields came before
     "derive_failed",  # the pipeline's own function raised for this row
+    "enrichment_missing",  # no fitting row of an enrichment that is required
     "late",  # behind the newest event of its key by more than the allowed lateness
     "score_failed",  # the model gave no finite score for this row
 ]
@@ -63,7 +67,7 @@ class Letter:
     partition: int
     offset: int
     timestamp_ms: int
-    #: which stage judged: decode, validate, derive, featurize-<entity>, score
+    #: which stage judged: decode, validate, lookup, derive, duplicates, featurize-<entity>, score
     stage: str
     reason: str
     detail: str

@@ -29,6 +29,17 @@ class _UniqueKeyLoader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def pipeline_folder(path: Path) -> Path:
+    """Return the pipeline folder that a person means: the path itself, or the folder of the `pipeline.yaml` it names.
+
+    Examples
+    --------
+    >>> pipeline_folder(Path("conf/flights/pipeline.yaml")) == pipeline_folder(Path("conf/flights"))
+    True
+    """
+    return path.parent if path.name == PIPELINE_FILE else path
+
+
 def load_pipeline(folder: Path) -> Pipeline:
     """Read `pipeline.yaml` of a pipeline folder (or that file itself).
 
@@ -36,7 +47,7 @@ def load_pipeline(folder: Path) -> Pipeline:
     ------
     DefinitionError : the file is missing, is no YAML, or declares something wrong; every problem is listed.
     """
-    return load_yaml(folder if folder.suffix in (".yaml", ".yml") else folder / PIPELINE_FILE, Pipeline)
+    return load_yaml(pipeline_folder(folder) / PIPELINE_FILE, Pipeline)
 
 
 def load_yaml(path: Path, model: type[M]) -> M:

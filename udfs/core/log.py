@@ -42,48 +42,53 @@ class Log:
 
     def __init__(self, store: int, cells: KeyedCells, longest_ms: int) -> None:
         self.store, self.cells = store, cells
-        self.retention_ms = cells.horizon_ms + cells.lateness_ms + longest_ms
-        self.bucket_ms = max(self.retention_ms // BUCKETS_HELD, 1, *(track.layout.tile_ms for track in cells.tracks))
+        tile_ms = max([1, *(track.layout.tile_ms for track in cells.tracks)])
+        # One tile more: how far a read from afar reaches is counted in tiles, and a cell is as old as its tile's start.
+        self.retention_ms = cells.horizon_ms + cells.lateness_ms + longest_ms + tile_ms
+        self.bucket_ms = max(self.retention_ms // BUCKETS_HELD, tile_ms)
         self.buckets: dict[int, _Bucket] = {}
+        self._forgotten = self._oldest()
 
     def restore(self, segments: list[tuple[int, Segment, int]]) -> None:
         """Rebuild the cells from (number, segment, stored bytes), in the order of their numbers."""
         cells = self.cells
-        newest: dict[str, tuple[int, int]] = {}
+        signatures = [track.layout.signature for track in cells.tracks]
+        slots_of: list[I64] = []
         for number, segment, size_bytes in segments:
-            if segment.bucket_ms != self.bucket_ms:
-                msg = (
-                    f"stored segment {number} has time buckets of {segment.bucket_ms} ms; the pipeline needs "
-                    f"{self.bucket_ms} ms: its windows, lateness or kept history changed; start from fresh state or "
-                    "restore them"
-                )
-                raise StateFormatError(msg)
+            self._check(number, segment, signatures)
             self._note(segment.bucket, number, size_bytes)
             cells.clock_ms = max(cells.clock_ms, segment.clock_ms)
-            clocks = zip(
-                unpack(segment.newest_ms, "<i8").tolist(), unpack(segment.born_seq, "<i8").tolist(), strict=True
-            )
-            newest.update(zip(segment.keys, clocks, strict=True))
-        for name, (newest_ms, born_seq) in newest.items():
-            slot = cells.add(name)
-            cells.newest_ms[slot], cells.born_seq[slot] = newest_ms, born_seq
-        signatures = [track.layout.signature for track in cells.tracks]
-        for number, segment, _ in segments:
-            stored_as = [stored.layout for stored in segment.tracks]
-            if stored_as != signatures:
-                msg = (
-                    f"stored cells of segment {number} are laid out as {stored_as}; the pipeline's features need "
-                    f"{signatures}; start from fresh state or restore the old features"
-                )
-                raise StateFormatError(msg)
-            slots = np.array([cells.index[name] for name in segment.keys], np.int64)
+            slots = cells.add_all(segment.keys)
+            cells.newest_ms[slots] = unpack(segment.newest_ms, "<i8")
+            cells.born_seq[slots] = unpack(segment.born_seq, "<i8")
+            slots_of.append(slots)
+        # Only now is the birth of every key known: cells written before it do not count.
+        for (_, segment, _), slots in zip(segments, slots_of, strict=True):
             for track, stored in zip(cells.tracks, segment.tracks, strict=True):
                 owners = slots[unpack(stored.owners, "<i4")]
                 lives = cells.born_seq[owners] < segment.next_seq
-                irs = unpack(stored.irs, "<f8", track.layout.width)
-                track.restore(owners[lives], unpack(stored.tiles, "<i8")[lives], irs[lives])
+                irs = unpack(stored.irs, "<f8").reshape(owners.size, track.layout.width)
+                blobs = [stored.sketches[i] for i in np.flatnonzero(lives).tolist()] if stored.sketches else []
+                track.restore(owners[lives], unpack(stored.tiles, "<i8")[lives], irs[lives], blobs)
         for track in cells.tracks:
             track.reserve(0, len(cells.names))
+
+    def _check(self, number: int, segment: Segment, signatures: list[str]) -> None:
+        """Raise StateFormatError for a segment of other features."""
+        if segment.bucket_ms != self.bucket_ms:
+            msg = (
+                f"stored segment {number} has time buckets of {segment.bucket_ms} ms; the pipeline needs "
+                f"{self.bucket_ms} ms: its windows, lateness or kept history changed; start from fresh state or "
+                "restore them"
+            )
+            raise StateFormatError(msg)
+        stored_as = [stored.layout for stored in segment.tracks]
+        if stored_as != signatures:
+            msg = (
+                f"stored cells of segment {number} are laid out as {stored_as}; the pipeline's features need "
+                f"{signatures}; start from fresh state or restore the old features"
+            )
+            raise StateFormatError(msg)
 
     def write(
         self, mapping: MutableMapping[int, bytes], next_number: int, next_seq: int, slots: I64, touched: list[I64]
@@ -102,8 +107,7 @@ class Log:
             changed.append(live[track.owner[live] >= 0])
         key_buckets = cells.newest_ms[keys] // self.bucket_ms
         cell_buckets = [
-            track.tile[rows] * track.layout.tile_ms // self.bucket_ms
-            for track, rows in zip(cells.tracks, changed, strict=True)
+            cells.times_ms(track, rows) // self.bucket_ms for track, rows in zip(cells.tracks, changed, strict=True)
         ]
         clock_bucket = 0 if cells.clock_ms == NEVER else cells.clock_ms // self.bucket_ms
         # What is too old for any later read is not kept; but the sequence number of the batch must be.
@@ -111,7 +115,7 @@ class Log:
         buckets = sorted(one for one in touched_buckets if one >= self._oldest()) or [clock_bucket]
         for bucket in buckets:
             parts = [rows[where == bucket] for rows, where in zip(changed, cell_buckets, strict=True)]
-            data = self._segment(bucket, next_seq, keys[key_buckets == bucket], parts).encode()
+            data = self.segment(bucket, next_seq, keys[key_buckets == bucket], parts).encode()
             mapping[next_number] = data
             self._note(bucket, next_number, len(data))
             next_number += 1
@@ -121,7 +125,8 @@ class Log:
         self._expire(mapping)
         return next_number
 
-    def _segment(self, bucket: int, next_seq: int, keys: I64, cell_rows: list[I64]) -> Segment:
+    def segment(self, bucket: int, next_seq: int, keys: I64, cell_rows: list[I64]) -> Segment:
+        """Return what memory says of some keys and, per track, of some cells."""
         cells = self.cells
         owners = [track.owner[rows] for track, rows in zip(cells.tracks, cell_rows, strict=True)]
         slots = np.unique(np.concatenate([keys, *owners]))
@@ -140,21 +145,30 @@ class Log:
                     tiles=pack(track.tile[rows], "<i8"),
                     owners=pack(np.searchsorted(slots, owner), "<i4"),
                     irs=pack(track.irs[rows], "<f8"),
+                    sketches=[[one.to_bytes() for one in track.sketches[cell]] for cell in rows.tolist()]
+                    if track.layout.sketches
+                    else [],
                 )
                 for track, rows, owner in zip(cells.tracks, cell_rows, owners, strict=True)
             ],
         )
+
+    def rewrite(self, mapping: MutableMapping[int, bytes], next_number: int, next_seq: int) -> int:
+        """Write every bucket anew, so that keys that left memory leave the log; return the next free segment number."""
+        for bucket in sorted(self.buckets):
+            next_number = self._compact(mapping, next_number, next_seq, bucket)
+        return next_number
 
     def _compact(self, mapping: MutableMapping[int, bytes], next_number: int, next_seq: int, bucket: int) -> int:
         """Replace the segments of a bucket by one that says what memory says now."""
         cells = self.cells
         newest = cells.newest_ms[: len(cells.names)]
         keys = np.flatnonzero((newest != NEVER) & (newest // self.bucket_ms == bucket))
-        rows = [
-            np.flatnonzero((track.owner >= 0) & (track.tile * track.layout.tile_ms // self.bucket_ms == bucket))
-            for track in cells.tracks
-        ]
-        data = self._segment(bucket, next_seq, keys, rows).encode()
+        rows = []
+        for track in cells.tracks:
+            live = np.flatnonzero(track.owner >= 0)
+            rows.append(live[cells.times_ms(track, live) // self.bucket_ms == bucket])
+        data = self.segment(bucket, next_seq, keys, rows).encode()
         for number in self.buckets[bucket].numbers:
             del mapping[number]
         mapping[next_number] = data
@@ -169,6 +183,13 @@ class Log:
             for number in self.buckets.pop(bucket).numbers:
                 del mapping[number]
         if expired:
+            self.cells.forget_idle()
+
+    def forget(self) -> None:
+        """Drop the keys that are forgotten, once per bucket of time, where nothing is kept durable."""
+        bucket = self._oldest()
+        if bucket != self._forgotten:
+            self._forgotten = bucket
             self.cells.forget_idle()
 
     def _oldest(self) -> int:

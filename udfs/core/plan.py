@@ -5,10 +5,9 @@ Sizes follow from the arrays of `cells.Track`; times from `lane.Lane` and `log.L
 
 from pathlib import Path
 
-from udfs.core.aggregations import AGGREGATIONS
 from udfs.core.declarations import Enrichment, TimePolicy
 from udfs.core.definition import Pipeline
-from udfs.core.features import Feature, Stage, Track, feature_columns, feature_set_hash, plan_stages
+from udfs.core.features import Spans, Stage, feature_columns, feature_set_hash, plan_stages
 from udfs.core.lanes import key_group, lane_keys
 from udfs.core.plan_report import (
     FeaturePlan,
@@ -21,11 +20,14 @@ from udfs.core.plan_report import (
     StagePlan,
     TrackPlan,
 )
+from udfs.core.tracks import Feature, Reach, Track
 
 CELL_BYTES, VALUE_BYTES = 4 * 8, 8
 """Of a cell: older, owner, tile and free, int64 each; and each float64 of its IRs."""
-KEY_BYTES, TRACK_KEY_BYTES = 2 * 8, 8
-"""Of a key: newest event time and birth, int64 each; and its head in each track. Its text and index come on top."""
+KEY_BYTES, TRACK_KEY_BYTES = 2 * 8 + 64 + 42 + 32 + 8, 8
+"""Of a key: newest event time and birth, int64 each; as Python objects its text of up to 15 letters, its entry in the
+index, its slot and its place in the list of names. And its head in each track. All arrays double when they are full.
+"""
 
 
 def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
@@ -79,16 +81,18 @@ def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
 def _stage(stage: Stage, time: TimePolicy) -> StagePlan:
     lateness_ms = time.allowed_lateness_ms
     tracks = tuple(_track(track, lateness_ms) for track in stage.tracks)
-    horizon_ms = time.horizon_ms(stage.reach_ms, lateness_ms)
+    spans = Spans.of(stage, time, None)
+    key_bytes = KEY_BYTES + TRACK_KEY_BYTES * len(tracks)
     return StagePlan(
         name=f"featurize-{stage.entity}",
         entity=stage.entity,
         features=tuple(_feature(feature) for feature in stage.features),
         tracks=tracks,
-        joins=tuple(_join(enrichment, time) for enrichment in stage.enrichments),
-        key_bytes_max=KEY_BYTES + sum(TRACK_KEY_BYTES + one.cells_per_key_max * one.cell_bytes for one in tracks),
-        horizon_ms=horizon_ms,
-        retention_ms=horizon_ms + lateness_ms + stage.reach_ms,
+        joins=tuple(_join(enrichment, stage, time) for enrichment in stage.enrichments),
+        key_bytes=key_bytes,
+        key_bytes_max=key_bytes + sum(one.cells_per_key_max * one.cell_bytes for one in tracks),
+        horizon_ms=spans.horizon_ms,
+        retention_ms=spans.retention_ms,
     )
 
 
@@ -98,27 +102,33 @@ def _feature(feature: Feature) -> FeaturePlan:
         feature.entity,
         feature.of,
         feature.aggregation,
+        feature.window.suffix,
         feature.size_ms,
         feature.slide_ms,
-        feature.size_ms // feature.slide_ms + 1,
+        Reach.of(feature).oldest + 1,
     )
 
 
 def _track(track: Track, lateness_ms: int) -> TrackPlan:
-    values = sum(AGGREGATIONS[name].ir_width for _, name in track.irs)
-    longest = int(track.sizes[-1])
     return TrackPlan(
-        slide_ms=track.slide_ms,
-        windows_ms=tuple(size * track.slide_ms for size in track.sizes.tolist()),
-        irs=tuple(f"{name}({of or ''})" for of, name in track.irs),
-        cell_bytes=CELL_BYTES + VALUE_BYTES * values,
-        # The tiles that `kernels.windows` keeps behind the newest: a late event may still read as far as that.
-        cells_per_key_max=longest + lateness_ms // track.slide_ms + 2,
+        tile_ms=track.cut.tile_ms,
+        windows=tuple(dict.fromkeys(feature.window.suffix for feature in track.features)),
+        irs=tuple(str(ir) for ir in track.irs),
+        cell_bytes=CELL_BYTES + VALUE_BYTES * track.width,
+        cells_per_key_max=_cells_per_key(track, lateness_ms),
     )
 
 
-def _join(enrichment: Enrichment, time: TimePolicy) -> JoinPlan:
-    horizon_ms = time.horizon_ms(enrichment.max_age_ms, enrichment.keep_ms)
+def _cells_per_key(track: Track, lateness_ms: int) -> int:
+    """Return how many cells a key may hold: a late event may still read as far behind the newest tile."""
+    if track.cut.family == "tiles" and track.cut.tile_ms:
+        return track.oldest + lateness_ms // track.cut.tile_ms + 2
+    # Sessions within the allowed lateness, each at least its gap behind the one before.
+    return 2 + lateness_ms // track.cut.tile_ms if track.cut.family == "sessions" and track.cut.tile_ms else 1
+
+
+def _join(enrichment: Enrichment, stage: Stage, time: TimePolicy) -> JoinPlan:
+    spans = Spans.of(stage, time, enrichment)
     return JoinPlan(
         name=enrichment.name,
         topic=enrichment.topic,
@@ -127,8 +137,8 @@ def _join(enrichment: Enrichment, time: TimePolicy) -> JoinPlan:
         max_age_ms=enrichment.max_age_ms,
         keep_ms=enrichment.keep_ms,
         row_bytes=CELL_BYTES + VALUE_BYTES * len(enrichment.take),
-        horizon_ms=horizon_ms,
-        retention_ms=horizon_ms + 2 * enrichment.keep_ms,
+        horizon_ms=spans.horizon_ms,
+        retention_ms=spans.retention_ms,
     )
 
 

@@ -33,18 +33,23 @@ class FeaturePlan:
     entity: str
     of: str | None
     aggregation: str
+    #: as in its name: 1h, tumbling_1d, session_30m, last_10, lifetime
+    window: str
+    #: length of a sliding or tumbling window, gap of a session, 0 for the others
     window_ms: int
+    #: width of a tile of a sliding window
     slide_ms: int
-    #: tiles folded for a value, the partial newest one included
+    #: tiles or events folded for a value, the partial newest one included
     tiles: int
 
 
 @dataclass(frozen=True, slots=True)
 class TrackPlan:
-    """The features of one entity that share a slide, hence their tiles."""
+    """The features of one entity that share their cells."""
 
-    slide_ms: int
-    windows_ms: tuple[int, ...]
+    #: width of a tile, gap of a session, 0: one cell per key
+    tile_ms: int
+    windows: tuple[str, ...]
     #: partial aggregates of a cell, such as `mean(dep_delay_min)`
     irs: tuple[str, ...]
     #: memory of one cell
@@ -82,6 +87,8 @@ class StagePlan:
     features: tuple[FeaturePlan, ...]
     tracks: tuple[TrackPlan, ...]
     joins: tuple[JoinPlan, ...]
+    #: memory of one key without its cells: text, index and clocks
+    key_bytes: int
     #: memory of the window state of one key, at most; the arrays double when full
     key_bytes_max: int
     #: a key is forgotten once the lane's clock is this far ahead of its newest event

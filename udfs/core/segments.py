@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from udfs.core.errors import StateFormatError
 
-VERSION = 1
+VERSION = 2
 
 
 class TrackSegment(msgspec.Struct, frozen=True):
@@ -26,6 +26,8 @@ class TrackSegment(msgspec.Struct, frozen=True):
     owners: bytes
     #: float64[n, width]
     irs: bytes
+    #: of a track of sketches: the bytes of each cell's
+    sketches: list[list[bytes]] = []
 
 
 class Segment(msgspec.Struct, frozen=True):

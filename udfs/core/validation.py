@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, VALUE
-from udfs.core.contract import ARROW_TYPES, INT64_MAX, INT64_MIN, Contract, FieldSpec
+from udfs.core.contract import ARROW_TYPES, INT64_MAX, INT64_MIN, Bound, Contract, FieldSpec
 from udfs.core.letters import DETAIL_MAX_CHARS, Kind, Letter, order_json, to_batch
 
 STAGE = "validate"
@@ -31,27 +31,33 @@ def bound_rules(contract: Contract) -> list[Rule]:
     ]
 
 
-def _within(spec: FieldSpec, limit: float, rounded: Callable[[float], int]) -> pa.Scalar:
-    """Return a limit in the type of its field: Arrow would cast int64 to float64, and refuses to beyond 2**53."""
-    bound = rounded(min(max(limit, INT64_MIN), INT64_MAX)) if spec.type == "int64" else limit
+def _within(spec: FieldSpec, limit: Bound, rounded: Callable[[Bound], int]) -> pa.Scalar:
+    """Return a limit in the type of its field: Arrow would cast int64 to float64, and refuses to beyond 2**53.
+
+    A row is within `min` if it is within the next whole number, so that -0.5 and 9.5 are exact for int64, too.
+    """
+    bound = rounded(min(max(limit, INT64_MIN), INT64_MAX)) if spec.type == "int64" else float(limit)
     return pa.scalar(bound, ARROW_TYPES[spec.type])
 
 
 def _unfit_ids(ids: pa.StringArray) -> pa.BooleanArray:
     size = pc.binary_length(ids)
     unfit = pc.or_(pc.equal(size, 0), pc.greater(size, ID_MAX_BYTES))
-    text = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
+    _, ends, data = ids.buffers()
+    # Of a slice, too, the buffer holds the text of the whole.
+    first, last = np.frombuffer(ends, np.int32)[[ids.offset, ids.offset + len(ids)]] if len(ids) else (0, 0)
+    text = np.frombuffer(data or b"", np.uint8)[first:last]
     # A regular expression for each row costs more than all other rules; most batches have nothing for it to find.
     if ((text < ord(" ")) | (text == DELETE)).any():
         return pc.or_(unfit, pc.match_substring_regex(ids, r"[\x00-\x1f\x7f]"))
     return unfit
 
 
-def _bound_rule(name: str, limit: float, bound: pa.Scalar, compare: Callable[..., pa.BooleanArray], word: str) -> Rule:
+def _bound_rule(name: str, limit: Bound, bound: pa.Scalar, compare: Callable[..., pa.BooleanArray], word: str) -> Rule:
     return (
         "out_of_range",
         lambda rows: compare(rows[name], bound),
-        lambda row: f"{name}: got {row[name]}; {word} {limit:g}",
+        lambda row: f"{name}: got {row[name]}; {word} {limit if isinstance(limit, int) else format(limit, '.15g')}",
     )
 
 

@@ -1,34 +1,34 @@
-"""min: smallest of the non-null values. IR: [min], NaN while empty."""
+"""min: smallest of the non-null values. IR: [min], NaN while empty. Exact."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from udfs.core.jit import kernel
 
-Ir = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @kernel
-def init(ir: Ir) -> None:
+def init(ir: Floats, _params: Floats, _at: int) -> None:
     """Make the IR empty."""
     ir[0] = np.nan
 
 
 @kernel
-def update(ir: Ir, value: float) -> None:
+def update(ir: Floats, value: float, _other: float, _time_ms: int, _params: Floats, _at: int) -> None:
     """Add one value."""
-    if np.isnan(ir[0]) or value < ir[0]:
+    if not ir[0] <= value:
         ir[0] = value
 
 
 @kernel
-def merge(ir: Ir, other: Ir) -> None:
+def merge(ir: Floats, older: Floats, _params: Floats, _at: int) -> None:
     """Add an older IR."""
-    if not np.isnan(other[0]):
-        update(ir, other[0])
+    if older[0] < ir[0] or np.isnan(ir[0]):
+        ir[0] = older[0]
 
 
 @kernel
-def finalize(ir: Ir) -> float:
+def smallest(ir: Floats, _params: Floats, _at: int, _part: int, _value: float, _now_ms: int, _size_ms: int) -> float:
     """Return the smallest value, NaN for an empty IR."""
     return float(ir[0])

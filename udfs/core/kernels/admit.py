@@ -6,17 +6,31 @@ Sequential: the answer for a row depends on the rows before it, never on where t
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.core.jit import kernel
+from udfs.core.jit import inlined, kernel
+from udfs.core.kernels.arrays import UPDATES
 
 NEVER = np.iinfo(np.int64).min  #: clock value of a key or lane that has seen nothing
-SKIPPED, OK, LATE = 0, 1, 2  #: status of a row: key is null, admitted, behind the allowed lateness
+#: status of a row: key is null, admitted, behind the allowed lateness, reads a key that is unknown or forgotten
+SKIPPED, OK, LATE, EMPTY = 0, 1, 2, 3
+NULL_KEY, UNKNOWN_KEY = -1, -2  #: slots of rows without one
+
+
+@inlined
+def advanced(clock_ms: int, time_ms: int, horizon_ms: int) -> int:
+    """Return a lane's clock after a row that updates.
+
+    One event from far ahead must not age all other keys at once: it moves the clock by half a horizon at most.
+    """
+    ahead_ms = time_ms if clock_ms == NEVER else min(time_ms, clock_ms + horizon_ms // 2)
+    return max(clock_ms, ahead_ms)
 
 
 @kernel
 def admit(
     slots: NDArray[np.int64],
     times_ms: NDArray[np.int64],
-    first_seq: int,
+    seqs: NDArray[np.int64],
+    flags: NDArray[np.int8],
     newest_ms: NDArray[np.int64],
     born_seq: NDArray[np.int64],
     lane_clock_ms: int,
@@ -26,18 +40,18 @@ def admit(
     reborn: NDArray[np.bool_],
     behind_ms: NDArray[np.int64],
 ) -> int:
-    """Judge each row and advance the clocks.
+    """Judge each row; those that update advance the clocks.
 
     Parameters
     ----------
-    slots : int64[n], slot of each row's key; -1 for a null key
-    times_ms : int64[n], event times
-    first_seq : sequence number of the first row; row i has first_seq + i
+    slots : int64[n], slot of each row's key, NULL_KEY or UNKNOWN_KEY
+    times_ms, seqs : int64[n], event times and sequence numbers
+    flags : int8[n], UPDATES, READS or both
     newest_ms : int64[slots], newest event time per key, NEVER for a new one; updated
     born_seq : int64[slots], sequence number at which the key's present life began; updated
     lane_clock_ms : newest event time of the lane before this batch
     lateness_ms, horizon_ms : allowed lateness; idle time after which a key is forgotten
-    status : int8[n], out: SKIPPED, OK or LATE
+    status : int8[n], out: SKIPPED, OK, LATE or EMPTY
     reborn : bool[n], out: the key's earlier cells must be dropped before this row
     behind_ms : int64[n], out: how far a late row is behind the newest of its key; 0 for the others
 
@@ -50,13 +64,17 @@ def admit(
         behind_ms[i] = 0
         slot = slots[i]
         if slot < 0:
-            status[i] = SKIPPED
+            status[i] = SKIPPED if slot == NULL_KEY else EMPTY
             continue
         time_ms = times_ms[i]
         newest = newest_ms[slot]
-        if newest == NEVER or lane_clock_ms - newest > horizon_ms:
+        is_new = newest == NEVER or lane_clock_ms - newest > horizon_ms
+        if not flags[i] & UPDATES:
+            status[i] = EMPTY if is_new else OK
+            continue
+        if is_new:
             reborn[i] = True
-            born_seq[slot] = first_seq + i
+            born_seq[slot] = seqs[i]
             newest_ms[slot] = time_ms
             status[i] = OK
         elif time_ms < newest - lateness_ms:
@@ -65,7 +83,5 @@ def admit(
         else:
             newest_ms[slot] = max(newest, time_ms)
             status[i] = OK
-        # One event from far ahead must not age all other keys at once: it moves the clock by half a horizon at most.
-        ahead_ms = time_ms if lane_clock_ms == NEVER else min(time_ms, lane_clock_ms + horizon_ms // 2)
-        lane_clock_ms = max(lane_clock_ms, ahead_ms)
+        lane_clock_ms = advanced(lane_clock_ms, time_ms, horizon_ms)
     return lane_clock_ms

@@ -7,77 +7,72 @@ later arrival with the same time replaces the earlier one.
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.core.jit import kernel
+from udfs.core.jit import inlined, kernel
 from udfs.core.kernels.admit import OK
+from udfs.core.kernels.arrays import UPDATES, Events, Pool
 from udfs.core.kernels.cells import drop_behind, drop_from, find_or_insert
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
-@kernel
-def keep_rows(
-    slots: I64,
-    times_ms: I64,
-    values: F64,
-    status: NDArray[np.int8],
-    reborn: Flags,
+@inlined
+def latest_row(slot: int, time_ms: int, max_age_ms: int, keep_ms: int, head: I64, older: I64, tile: I64) -> int:
+    """Return the cell of a key's latest row at or before a time; -1 if there is none, or it is too old.
+
+    Rows behind the kept history count as gone even where memory still holds them: when they are freed depends on where
+    batches were cut.
+    """
+    cell = head[slot]
+    oldest_ms = max(tile[cell] - keep_ms, time_ms - max_age_ms) if cell >= 0 else 0
+    while cell >= 0 and tile[cell] > time_ms:
+        cell = older[cell]
+    return cell if cell >= 0 and tile[cell] >= oldest_ms else -1
+
+
+@inlined
+def place_row(
+    slot: int,
+    time_ms: int,
+    is_reborn: bool,
     keep_ms: int,
     head: I64,
     older: I64,
     owner: I64,
     tile: I64,
-    irs: F64,
     free: I64,
     free_count: I64,
-    touched: I64,
-) -> None:
-    """Store a batch of rows: `values` is float64[columns, n], NaN for null; the rest as in `fold_windows`."""
-    no_ir = np.empty(0, np.int64)
-    for i in range(slots.size):
-        if status[i] != OK:
-            touched[i] = -1
-            continue
-        slot = slots[i]
-        if reborn[i]:
-            drop_from(head[slot], older, owner, free, free_count)
-            head[slot] = -1
-        before = head[slot]
-        cell = find_or_insert(slot, times_ms[i], head, older, owner, tile, irs, free, free_count, no_ir, no_ir)
-        touched[i] = cell
-        irs[cell] = values[:, i]
-        if head[slot] != before and before >= 0:
-            drop_behind(slot, times_ms[i] - keep_ms, head, older, owner, tile, free, free_count)
+) -> int:
+    """Return the cell for a row of a key; what falls behind the kept history is dropped."""
+    if is_reborn:
+        drop_from(head[slot], older, owner, free, free_count)
+        head[slot] = -1
+    before = head[slot]
+    cell, _ = find_or_insert(slot, time_ms, head, older, owner, tile, free, free_count)
+    if head[slot] != before and before >= 0:
+        drop_behind(slot, time_ms - keep_ms, head, older, owner, tile, free, free_count)
+    return cell
 
 
 @kernel
-def latest_rows(
-    slots: I64,
-    times_ms: I64,
-    max_age_ms: int,
-    keep_ms: int,
-    forgotten_before_ms: int,
-    head: I64,
-    older: I64,
-    tile: I64,
-    irs: F64,
-    out: F64,
-) -> None:
-    """Write into `out`, float64[columns, n], the latest row at or before each event; NaN where none is.
+def join_latest(events: Events, max_age_ms: int, keep_ms: int, pool: Pool, touched: I64, out: F64) -> None:
+    """Store the rows that update; write into `out`, float64[n, columns], the latest row for those that read.
 
-    Rows behind the kept history and keys beyond the horizon count as gone even where memory still holds them: when
-    they are freed depends on where batches were cut, and a restored log may bring them back.
+    The rest is as in `fold_tiles`.
     """
+    slots, times_ms, values, flags, statuses, reborn = events
+    head, older, owner, tile, irs, free, free_count = pool
     for i in range(slots.size):
-        out[:, i] = np.nan
-        if slots[i] < 0:
-            continue
-        cell = head[slots[i]]
-        if cell < 0 or tile[cell] < forgotten_before_ms:
-            continue
-        oldest_ms = max(tile[cell] - keep_ms, times_ms[i] - max_age_ms)
-        while cell >= 0 and tile[cell] > times_ms[i]:
-            cell = older[cell]
-        if cell >= 0 and tile[cell] >= oldest_ms:
-            out[:, i] = irs[cell]
+        touched[i] = -1
+        slot, time_ms = slots[i], times_ms[i]
+        if not flags[i] & UPDATES:
+            out[i] = np.nan
+            cell = -1
+            if statuses[i] == OK:
+                cell = latest_row(slot, time_ms, max_age_ms, keep_ms, head, older, tile)
+            if cell >= 0:
+                out[i] = irs[cell]
+        elif statuses[i] == OK:
+            cell = place_row(slot, time_ms, reborn[i], keep_ms, head, older, owner, tile, free, free_count)
+            touched[i] = cell
+            irs[cell] = values[i]

@@ -1,109 +1,59 @@
-"""Aggregation functions by opcode: a chain of comparisons that numba inlines, so that one compiled kernel fits all."""
+"""Aggregation functions by opcode: chains of comparisons that numba inlines, so that one compiled kernel fits all.
 
-import numpy as np
-from numpy.typing import NDArray
+The chains are written from the tables of `aggregations`: `if opcode == 3: f3(ir, params)` and so on.
+"""
 
-from udfs.core.aggregations import count, mean, std
-from udfs.core.aggregations import max as max_
-from udfs.core.aggregations import min as min_
-from udfs.core.aggregations import sum as sum_
-from udfs.core.jit import kernel
+import importlib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
-Ir = NDArray[np.float64]
-Ir2 = NDArray[np.float64]
-Cells = NDArray[np.int64]
+from udfs.core.aggregations import AGGREGATIONS, IRS
+from udfs.core.jit import borrowing
 
 
-@kernel
-def init(opcode: int, ir: Ir) -> None:
-    """Make `ir` empty."""
-    if opcode == 0:
-        count.init(ir)
-    elif opcode == 1:
-        sum_.init(ir)
-    elif opcode == 2:
-        mean.init(ir)
-    elif opcode == 3:
-        min_.init(ir)
-    elif opcode == 4:
-        max_.init(ir)
-    elif opcode == 5:
-        std.init(ir)
+def _functions(name: str) -> Iterable[tuple[int, Callable[..., Any]]]:
+    for module, ir in IRS.items():
+        yield ir.opcode, getattr(importlib.import_module(f"udfs.core.aggregations.{module}"), name)
 
 
-@kernel
-def update(opcode: int, ir: Ir, value: float) -> None:
-    """Add one non-null value."""
-    if opcode == 0:
-        count.update(ir, value)
-    elif opcode == 1:
-        sum_.update(ir, value)
-    elif opcode == 2:
-        mean.update(ir, value)
-    elif opcode == 3:
-        min_.update(ir, value)
-    elif opcode == 4:
-        max_.update(ir, value)
-    elif opcode == 5:
-        std.update(ir, value)
+def _finalizers() -> Iterable[tuple[int, Callable[..., Any]]]:
+    for one in AGGREGATIONS.values():
+        yield one.opcode, getattr(importlib.import_module(f"udfs.core.aggregations.{one.ir}"), one.finalize)
 
 
-@kernel
-def merge(opcode: int, ir: Ir, other: Ir) -> None:
-    """Add an older IR."""
-    if opcode == 0:
-        count.merge(ir, other)
-    elif opcode == 1:
-        sum_.merge(ir, other)
-    elif opcode == 2:
-        mean.merge(ir, other)
-    elif opcode == 3:
-        min_.merge(ir, other)
-    elif opcode == 4:
-        max_.merge(ir, other)
-    elif opcode == 5:
-        std.merge(ir, other)
+def _chain(name: str, arguments: str, body: str, functions: Iterable[tuple[int, Callable[..., Any]]]) -> Any:
+    """Return a kernel that runs `body`, where `f` stands for the function of the opcode."""
+    lines, names = [f"def {name}(opcode, {arguments}):"], dict[str, Any]()
+    for opcode, function in functions:
+        names[f"f{opcode}"] = function
+        word = "elif" if len(lines) > 1 else "if"
+        lines += [f"    {word} opcode == {opcode}:", *(f"        {line}" for line in body.splitlines())]
+        lines[-1] = lines[-1].replace("f(", f"f{opcode}(")
+    if "return" in body:
+        lines.append("    return nan")
+        names["nan"] = math.nan
+    exec(compile("\n".join(lines), __file__, "exec"), names)  # noqa: S102  text from our own tables
+    names[name].__module__ = __name__
+    return borrowing(names[name])
 
 
-@kernel
-def merge_run(  # noqa: C901  one branch per aggregation
-    opcode: int, folded: Ir, irs: Ir2, run: Cells, cells: int, start: int, end: int
-) -> None:
-    """Add to `folded[start:end]` the same part of the cells `run[:cells]`, in this order: newest first."""
-    into = folded[start:end]
-    if opcode == 0:
-        for i in range(cells):
-            count.merge(into, irs[run[i], start:end])
-    elif opcode == 1:
-        for i in range(cells):
-            sum_.merge(into, irs[run[i], start:end])
-    elif opcode == 2:
-        for i in range(cells):
-            mean.merge(into, irs[run[i], start:end])
-    elif opcode == 3:
-        for i in range(cells):
-            min_.merge(into, irs[run[i], start:end])
-    elif opcode == 4:
-        for i in range(cells):
-            max_.merge(into, irs[run[i], start:end])
-    elif opcode == 5:
-        for i in range(cells):
-            std.merge(into, irs[run[i], start:end])
-
-
-@kernel
-def finalize(opcode: int, ir: Ir) -> float:  # noqa: PLR0911  one per aggregation
-    """Return the feature value, NaN for null."""
-    if opcode == 0:
-        return count.finalize(ir)
-    if opcode == 1:
-        return sum_.finalize(ir)
-    if opcode == 2:
-        return mean.finalize(ir)
-    if opcode == 3:
-        return min_.finalize(ir)
-    if opcode == 4:
-        return max_.finalize(ir)
-    if opcode == 5:
-        return std.finalize(ir)
-    return np.nan
+init = _chain("init", "ir, params, at", "f(ir, params, at)", _functions("init"))
+update = _chain(
+    "update", "ir, value, other, time_ms, params, at", "f(ir, value, other, time_ms, params, at)", _functions("update")
+)
+merge = _chain("merge", "ir, older, params, at", "f(ir, older, params, at)", _functions("merge"))
+#: merge(into, irs[cell, start:end]) for the cells of `run[:cells]`, in this order: newest first
+merge_run = _chain(
+    "merge_run",
+    "into, irs, run, cells, start, end, params, at",
+    "for i in range(cells):\n    f(into, irs[run[i], start:end], params, at)",
+    _functions("merge"),
+)
+#: one output of an aggregation; NaN for null
+finalize = _chain(
+    "finalize",
+    "ir, params, at, part, value, now_ms, size_ms",
+    "return f(ir, params, at, part, value, now_ms, size_ms)",
+    _finalizers(),
+)

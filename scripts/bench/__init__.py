@@ -1,0 +1,1 @@
+"""Measurements, each with a check of what it measures."""

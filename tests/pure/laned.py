@@ -1,0 +1,87 @@
+"""A job of several lanes without Flink, one record at a time, that stops with a snapshot and starts from one."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.pure.samples import FLIGHTS, Sent, raw_batch
+from udfs.core.batches import Piece
+from udfs.core.definition import Pipeline
+from udfs.core.duplicates import Duplicates
+from udfs.core.entities import add_entity
+from udfs.core.features import plan_stages
+from udfs.core.ingest import ingest_of_topics
+from udfs.core.lane import Lane
+from udfs.core.lanes import lane_of, split_by_lane
+from udfs.core.snapshot import DUPLICATES, Snapshot, StateHeader, log_name
+
+Row = dict[str, Any]
+
+
+class LanedJob:
+    """The featurize stages of a pipeline, each with its lanes.
+
+    Parameters
+    ----------
+    pipeline : its `lanes` says how many
+    snapshot : what it starts from
+    """
+
+    def __init__(self, pipeline: Pipeline, snapshot: Snapshot | None = None) -> None:
+        self.pipeline, self.header = pipeline, StateHeader.of(pipeline, FLIGHTS)
+        assert snapshot is None or snapshot.header == self.header
+        self._found = snapshot.logs if snapshot is not None else {}
+        self._ingests = ingest_of_topics(pipeline, FLIGHTS)
+        self._keys = {one.topic: one.key for one in pipeline.enrichments}
+        self.logs: dict[tuple[str, int], dict[int, bytes]] = {}
+        self._duplicates = [
+            Duplicates(pipeline, self._log(DUPLICATES, lane))
+            for lane in range(pipeline.lanes)
+            if pipeline.time.duplicates_within_ms
+        ]
+        self._stages = [
+            (stage, [Lane(pipeline, stage, n, self._log(log_name(stage.entity), n)) for n in range(pipeline.lanes)])
+            for stage in plan_stages(pipeline)
+        ]
+        #: id of an event -> its row, without stamps
+        self.rows: dict[str, Row] = {}
+        #: (topic, offset, kind) -> reason and detail
+        self.letters: dict[tuple[str, int, str], tuple[str, str]] = {}
+        #: (entity, lane, sequence number), as given out
+        self.stamps: list[tuple[str, int, int]] = []
+
+    def feed(self, sent: Iterable[Sent], first_offset: int = 0) -> "LanedJob":
+        for offset, one in enumerate(sent, first_offset):
+            piece = self._ingests[one.topic].process(raw_batch(one.topic, [one], offset))
+            self._note(piece)
+            if self._duplicates:
+                piece = self._duplicates[lane_of(one.key, self.pipeline.lanes)].process(piece)
+                self._note(piece)
+            for stage, lanes in self._stages:
+                rows = piece.rows
+                if one.topic not in self._keys:
+                    rows = add_entity(rows, stage.entity, stage.fields)
+                key = self._keys.get(one.topic, stage.entity)
+                parts = split_by_lane(Piece(piece.topic, rows, piece.letters.slice(0, 0)), key, len(lanes))
+                if not parts:
+                    break
+                [(number, part)] = parts
+                piece = lanes[number].process(part)
+                self._note(piece)
+            for row in piece.rows.to_pylist():
+                for stage, _ in self._stages:
+                    self.stamps.append(
+                        (stage.entity, row.pop(f"_lane_{stage.entity}"), row.pop(f"_seq_{stage.entity}"))
+                    )
+                self.rows[row["id"]] = row
+        return self
+
+    def snapshot(self) -> Snapshot:
+        logs = {place: [log[n] for n in sorted(log)] for place, log in self.logs.items() if log}
+        return Snapshot(self.header, "export", logs)
+
+    def _log(self, name: str, lane: int) -> dict[int, bytes]:
+        return self.logs.setdefault((name, lane), dict(enumerate(self._found.get((name, lane), ()))))
+
+    def _note(self, piece: Piece) -> None:
+        for one in piece.letters.to_pylist():
+            self.letters[one["topic"], one["offset"], one["kind"]] = (one["reason"], one["detail"])

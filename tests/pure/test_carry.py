@@ -1,0 +1,66 @@
+"""State carried over to other lanes and other features: no output tells that anything happened."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pure.laned import LanedJob, Row
+from tests.pure.samples import (
+    RATE_JOIN,
+    SHOP_FEATURES,
+    USER_FEATURES,
+    Sent,
+    random_payments,
+    small_pipeline,
+    with_rates,
+)
+from udfs.core.carry import carry
+from udfs.core.definition import Pipeline
+
+#: No key is idle that long here; when one is forgotten depends on the other keys of its lane.
+PATIENT = {"allowed_lateness": "1500ms", "future_tolerance": "1d", "forget_idle_after": "1d"}
+KINDS: tuple[dict[str, Any], ...] = (
+    {"entity": "user", "of": "amount", "take": ["mean", "max"], "over": [{"tumbling": "3s"}, "lifetime"]},
+    {"entity": "user", "of": "amount", "take": ["sum", {"last_n": 2}], "over": [{"last": 3}, {"session": "2s"}]},
+    {"entity": ["user", "shop"], "of": "amount", "take": ["sum", "std"], "over": ["4s"], "slide": "1s"},
+    {"entity": "user", "of": "shop", "take": ["distinct", {"top_k": 2}, "last"], "over": ["4s"], "slide": "1s"},
+    {"entity": "shop", "from": "rates", "of": "rate", "take": ["mean"], "over": ["2s"], "slide": "1s"},
+)
+
+
+def pipeline(lanes: int, **changes: Any) -> Pipeline:
+    declared = {
+        "features": [*USER_FEATURES, *SHOP_FEATURES, *KINDS],
+        "enrichments": [RATE_JOIN],
+        "time": PATIENT,
+    } | changes
+    return small_pipeline(lanes=lanes, **declared)
+
+
+def stream(seed: int, count: int) -> list[Sent]:
+    return with_rates(random_payments(seed, count, users=9), seed + 1)
+
+
+@settings(max_examples=4)
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 70), min_size=3, max_size=3).map(sorted))
+def test_lanes_may_change_1_2_4_1_anywhere_and_no_key_sees_it(seed: int, cuts: list[int]) -> None:
+    sent = stream(seed, 50)
+    whole = LanedJob(pipeline(1)).feed(sent)
+    job = LanedJob(pipeline(1))
+    rows, letters, stamps = (
+        dict[str, Row](),
+        dict[tuple[str, int, str], tuple[str, str]](),
+        list[tuple[str, int, int]](),
+    )
+    for start, end, lanes in zip([0, *cuts], [*cuts, len(sent)], [2, 4, 1, None], strict=True):
+        job.feed(sent[start:end], start)
+        rows |= job.rows
+        letters |= job.letters
+        stamps += job.stamps
+        if lanes is not None:
+            header = LanedJob(pipeline(lanes)).header
+            job = LanedJob(pipeline(lanes), carry(job.snapshot(), header))
+    assert rows == whole.rows
+    assert letters == whole.letters
+    assert len(stamps) == len(set(stamps))
