@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := conf flink_jobs udfs models scripts tests
 
-.PHONY: help setup check format test test-pure test-flink test-e2e demo services-up services-down services-status schema docs package lock clean
+.PHONY: help setup check format test test-pure test-flink test-e2e demo bench-features services-up services-down services-status schema docs package lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-e2e: setup ## real Kafka, Redis, MLflow and Flink
 
 demo: setup ## the whole path on real flights, on this machine
 	.venv/bin/headrace demo
+
+bench-features: setup ## the feature engine measured: kernel, checkpoint, memory, and beside Flink SQL (services up)
+	@for name in kernel checkpoint memory features_stage; do $(PY) -m scripts.bench $$name; done
 
 services-up: setup ## start Kafka, Redis, MLflow and Flink in build/local
 	@$(PY) -m scripts.services up

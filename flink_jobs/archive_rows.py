@@ -7,7 +7,7 @@ numbers are cast from their own text, so that a float64 keeps its bits.
 
 import pyarrow as pa
 
-from udfs.core.archive import ArchiveKind, archive_schema, archived_features, stamp_columns
+from udfs.core.archive import ArchiveKind, archive_schema, archived_features, archived_topics, stamp_columns
 from udfs.core.definition import Pipeline
 
 STRING = r'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
@@ -16,11 +16,18 @@ WHOLE = r"-?[0-9]{1,18}+"  # fits int64
 SHORT = r"-?[0-9]{1,9}+"  # fits int32
 NUMBER = r"-?[0-9]++(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+"
 SCORES = rf"(?:{PLAIN}:{NUMBER},?+)++"
+END = r"(?![\s\S])"  # `$` would let a line break follow
 VECTOR = rf"{NUMBER}(?:,{NUMBER})*+"
 DAYS_MS = (-62_135_596_800_000, 253_402_300_799_999)
 """The years 1 to 9999: no day has a name for an event time beyond them."""
 UTF8 = "CASE WHEN CAST(CAST(v AS STRING) AS BYTES) = v THEN CAST(v AS STRING) END"
 LARGEST = "1.7976931348623157E308"
+OF_KIND = {
+    "rejects": "COALESCE({reason}, '') NOT IN ('late', 'kept')",
+    "late": "{reason} = 'late'",
+    "order": "{reason} = 'kept'",
+}
+"""Which letters are of a kind, where kinds share a topic."""
 Rows = tuple[dict[str, str], str]
 """Expressions of the columns and the day, and what they are taken from."""
 
@@ -35,7 +42,10 @@ def rows_of(table: str, pipeline: Pipeline, kind: ArchiveKind) -> str:
         columns, source = _letters(table)
     columns |= {"record_partition": "part", "record_offset": "off", "record_timestamp_ms": "ms"}
     selected = ", ".join(f"{columns[name]} AS `{name}`" for name in archive_schema(pipeline, kind).names)
-    return f"SELECT {selected}, {columns['day']} AS `day` FROM {source}"
+    topics = archived_topics(pipeline)
+    shares = list(topics.values()).count(topics[kind]) > 1
+    mine = f" WHERE {OF_KIND[kind].format(reason=columns['reason'])}" if shares else ""
+    return f"SELECT {selected}, {columns['day']} AS `day` FROM {source}{mine}"
 
 
 def sql_type(type_: pa.DataType) -> str:
@@ -69,7 +79,7 @@ def prediction_pattern(pipeline: Pipeline) -> str:
         *([rf'"features":\{{{features}\}}'] if features else []),
     )
     outputs = rf'(?:,"label":{STRING},"scores":\{{{SCORES}\}})?+(?:,"vector":\[{VECTOR}\])?+'
-    return r"^\{" + ",".join(parts) + outputs + r"\}$"
+    return r"^\{" + ",".join(parts) + outputs + r"\}" + END
 
 
 def _predictions(table: str, pipeline: Pipeline) -> Rows:
@@ -157,8 +167,10 @@ def _labels(table: str, pipeline: Pipeline) -> Rows:
         raise ValueError(msg)
     contract, of = pipeline.label.contract, pipeline.label.of
 
-    def field(name: str) -> str:
-        return _find(f"JSON_QUERY(text, 'lax $.{name}' WITH UNCONDITIONAL WRAPPER)", r"^\[(.*)\]$")
+    def field(name: str | None) -> str:
+        if name is None:
+            return "CAST(NULL AS STRING)"
+        return _find(f"JSON_QUERY(text, 'lax $.{name}' WITH UNCONDITIONAL WRAPPER)", r"(?s)^\[(.*)\]$")
 
     # The JSON functions keep no sign of a zero.
     negative = _text(rf'"{of}"\s*:\s*-')
@@ -173,7 +185,7 @@ def _labels(table: str, pipeline: Pipeline) -> Rows:
         "day": _day("event_time_ms"),
     }
     source = _once(table, "text", UTF8)
-    fields = ", ".join(field(name) for name in (contract.id or "", contract.time, of))
+    fields = ", ".join(field(name) for name in (contract.id, contract.time, of))
     source = _once(source, "id, moment, number", f"ROW({fields})")
     time = "CASE WHEN REGEXP(moment, '^-?[0-9]++$') THEN TRY_CAST(moment AS BIGINT) END"
     label = f"CASE number WHEN 'true' THEN CAST(1 AS DOUBLE) WHEN 'false' THEN CAST(0 AS DOUBLE) ELSE {number} END"

@@ -2,13 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from pyflink.common import Row
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
-
-from flink_jobs.bundle import STATE_FOLDER
-from flink_jobs.lanes import BATCH_TYPE
 from udfs.core.errors import StateFormatError
 from udfs.core.migration import refuse_unfit
 from udfs.core.snapshot import SnapshotReader, StateHeader
@@ -21,10 +15,9 @@ SHIPPED_BYTES_MAX = 256 * 1024 * 1024
 class Bootstrap:
     """The state snapshot that a job starts from."""
 
-    #: where workers read it
     place: str
-    #: folder that travels with the job; None: workers read the place itself
-    folder: Path | None
+    #: True: it travels with the job; False: workers read the place
+    is_shipped: bool
     #: topic -> partition -> first offset; other topics begin as the environment says
     offsets: Mapping[str, Mapping[int, int]]
 
@@ -42,22 +35,23 @@ def bootstrap_from(place: str, header: StateHeader) -> Bootstrap:
     StateFormatError : it is spoiled, too large to travel, or of another definition; then with the migration plan.
     """
     reader = SnapshotReader(place)
-    manifest = reader.manifest
+    manifest, source = reader.manifest, header.pipeline["source"]["topic"]
     if manifest.header != header:
         refuse_unfit(manifest.header, header)
+    if manifest.offsets and source not in manifest.offsets:
+        topics = ", ".join(manifest.offsets)
+        msg = (
+            f"{place}: is of the topics {topics}; the job reads {source} and would not know where to begin; "
+            "is it of another environment?"
+        )
+        raise StateFormatError(msg)
     if "://" in place:
-        return Bootstrap(place, None, manifest.offsets)
+        return Bootstrap(place, is_shipped=False, offsets=manifest.offsets)
     if manifest.size_bytes > SHIPPED_BYTES_MAX:
         msg = (
             f"{place}: {manifest.size_bytes:,} bytes of state are too many to travel with the job; copy the folder to "
-            "where every worker can read it, and name it by a URI such as s3://bucket/snapshot or file:///shared/snapshot"
+            "where every worker can read it, and name it by a URI: s3://bucket/snapshot, file:///shared/snapshot"
         )
         raise StateFormatError(msg)
-    reader.whole()  # a spoiled file is said here, not by the worker
-    return Bootstrap(STATE_FOLDER, Path(place), manifest.offsets)
-
-
-def first_batches(flink: StreamExecutionEnvironment, topic: str, lane_keys: list[int]) -> DataStream:
-    """Return one batch without records for each lane, so that each begins at once, whether or not records come."""
-    rows = [Row(key, Row(topic, [], [], [], [], [])) for key in lane_keys]
-    return flink.from_collection(rows, BATCH_TYPE).uid("bootstrap").name("bootstrap")
+    reader.check()
+    return Bootstrap(place, is_shipped=True, offsets=manifest.offsets)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from flink_jobs import offline, parts
+from flink_jobs import offline, parts, state
 from flink_jobs.config import DEFAULT_ENVIRONMENT
 from flink_jobs.parity import parity
 from flink_jobs.project import conf_folder, project_root, shown
@@ -32,7 +32,7 @@ headrace stop headrace-flights  [dim]end a job with a savepoint[/dim]
 headrace demo  [dim]see the whole path on real flights[/dim]
 """
 ORDER = (
-    *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity"),
+    *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity", "state"),
     *("models", "services", "flights", "demo", "schema"),
 )
 
@@ -120,16 +120,35 @@ def validate(
 def plan(
     pipeline: PipelineOption,
     environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
+    stored: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STATE", help="A savepoint or state snapshot: what becomes of each feature."),
+    ] = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="SNAPSHOT", help="With --from: what new features may be filled from.")
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are stable.")] = False,
 ) -> None:
     """Show what a pipeline comes to: stages, features, state and its size, sinks and guarantees.
+
+    With --from, what becomes of stored state instead: keep, start empty,
+    bootstrap or drop, feature by feature. Nothing is changed.
 
     Example: headrace plan --pipeline conf/flights --json
     """
     from flink_jobs import plan as planning
     from flink_jobs.config import Environment
 
+    if stored is not None:
+        from flink_jobs import migration_plan as migration
+
+        found = migration.plan_from(stored, pipeline, bootstrap)
+        if as_json:
+            typer.echo(migration.to_json(found))
+        else:
+            migration.print_migration(found, Console())
+        return
     report = planning.plan(load_pipeline(pipeline), pipeline, load_yaml(environment, Environment))
     if as_json:
         typer.echo(planning.to_json(report))
@@ -142,6 +161,9 @@ def score(
     pipeline: PipelineOption,
     environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
     savepoint: Annotated[str | None, typer.Option("--from", metavar="SAVEPOINT", help="Go on from there.")] = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="SNAPSHOT", help="Start with this state, see `headrace state`.")
+    ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Prepare all, show the flink line, stop there.")] = False,
 ) -> None:
@@ -151,7 +173,7 @@ def score(
     """
     from flink_jobs.launch import Launch, launch_score
 
-    launch_score(Launch(pipeline, environment, savepoint, dry_run), Console())
+    launch_score(Launch(pipeline, environment, savepoint, bootstrap, dry_run=dry_run), Console())
 
 
 @run.command()
@@ -168,7 +190,7 @@ def archive(
     """
     from flink_jobs.launch import Launch, launch_archive
 
-    launch_archive(Launch(pipeline, environment, savepoint, dry_run), Console())
+    launch_archive(Launch(pipeline, environment, savepoint, dry_run=dry_run), Console())
 
 
 @app.command()
@@ -273,6 +295,7 @@ def schema() -> None:
         typer.echo(shown(path))
 
 
+app.add_typer(state.app, name="state")
 parts.mount(app)
 
 

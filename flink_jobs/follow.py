@@ -1,5 +1,6 @@
 """Continuous parity: follows the topics of a running job, and exports what `udfs.core.follow` finds as metrics."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def follow_job(
             came = inputs.poll(_POLL_MS, _MAX_POLL_RECORDS)
             for place, fetched in came.items():
                 follower.add_inputs(raw_batch(place.topic.removeprefix(prefix), [record_of(raw) for raw in fetched]))
-            follower.advance(is_settled=not logged and not came)
+            follower.advance(is_settled=not logged and not came, now_s=time.monotonic())
             report(follower)
             if is_over():
                 return follower

@@ -3,13 +3,13 @@
 All use of PyFlink's private names is here; `tests/flink/test_lanes.py` holds it to what it promises.
 """
 
-from pyflink.common import TypeInformation, Types
-from pyflink.datastream import DataStream
+from pyflink.common import Row, TypeInformation, Types
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.datastream.data_stream import KeyedStream
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
-from flink_jobs.sources import ALIGNMENT_GROUP, epoch_ms
+from flink_jobs.sources import epoch_ms
 from flink_jobs.uids import name_operators
 from udfs.batch_rows import FLAG_BITS, NULL_KEY, NULL_VALUE, RAW_TYPE
 
@@ -18,7 +18,12 @@ KEY_TYPE = Types.ROW([Types.INT()])
 
 
 def lanes_of_topic(
-    tables: StreamTableEnvironment, table: str, options: dict[str, str], linger_ms: int, lane_keys: list[int]
+    tables: StreamTableEnvironment,
+    table: str,
+    options: dict[str, str],
+    linger_ms: int,
+    lane_keys: list[int],
+    watermark: str = "",
 ) -> DataStream:
     """Return a topic as micro-batches, see `lanes_of_table`.
 
@@ -27,9 +32,8 @@ def lanes_of_topic(
     Parameters
     ----------
     options : connector options of the Kafka table, its topic among them
+    watermark : SQL behind the columns of the table, see `flink_jobs.sources.watermark`; nothing else looks at it
     """
-    # Only to keep partitions together. A timestamp from the future must not hold its partition until then.
-    watermark = ", WATERMARK FOR ts AS LEAST(ts, CURRENT_TIMESTAMP)" if ALIGNMENT_GROUP in options else ""
     tables.execute_sql(f"""
         CREATE TABLE {table} (
           v BYTES, k BYTES,
@@ -76,6 +80,12 @@ def lanes_of_table(
     # State is laid out by lanes: with another number of them Flink must find no state, and refuse, not mix them up.
     name_operators(transformation, f"{table}-of-{len(lane_keys)}")
     return batches
+
+
+def first_batches(flink: StreamExecutionEnvironment, topic: str, lane_keys: list[int]) -> DataStream:
+    """Return a batch without records for each lane, so that all begin at once, whether or not records come."""
+    rows = [Row(key, Row(topic, [], [], [], [], [])) for key in lane_keys]
+    return flink.from_collection(rows, BATCH_TYPE).uid("bootstrap").name("bootstrap")
 
 
 def by_lane(stream: DataStream, value_type: TypeInformation) -> KeyedStream:

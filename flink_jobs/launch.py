@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flink_jobs.bootstrap import bootstrap_from
 from flink_jobs.config import Environment, archive_of, load_environment
 from flink_jobs.package import pack
 from flink_jobs.project import archive_jars, shown
@@ -15,7 +16,8 @@ from flink_jobs.rest import FlinkError, FlinkRest, Job
 from flink_jobs.submit import ARCHIVE, SCORE, Submission, submission, submit
 from udfs.core.checking import CheckedPipeline, check_pipeline
 from udfs.core.definition import Pipeline
-from udfs.core.errors import ModelError
+from udfs.core.errors import DefinitionError, ModelError
+from udfs.core.snapshot import StateHeader
 
 LOCAL_REFERENCE = "${services:"
 
@@ -28,6 +30,8 @@ class Launch:
     environment: Path
     #: savepoint to start from
     savepoint: str | None = None
+    #: state snapshot to start from, in place of a savepoint
+    bootstrap: str | None = None
     #: True: show the `flink run` line and stop there
     dry_run: bool = False
     running_timeout_s: float = 120.0
@@ -50,6 +54,8 @@ def launch_score(what: Launch, console: Console) -> Job | None:
     if local:
         _start_services(console)
     environment = load_environment(what.environment)
+    if what.bootstrap is not None:
+        _check_bootstrap(what, checked, environment, console)
     rest = FlinkRest(environment.flink.rest_url)
     if not what.dry_run:
         _refuse_twin(rest, environment.job_name(checked.pipeline.name))
@@ -58,7 +64,7 @@ def launch_score(what: Launch, console: Console) -> Job | None:
     if local:
         _create_topics(checked.pipeline, environment, console)
     # The alias may move before the client asks.
-    arguments = ("--model-version", version)
+    arguments = ["--model-version", version, *(["--bootstrap", what.bootstrap] if what.bootstrap else [])]
     return _run(what, _submission(what, SCORE, arguments, environment, local=local), rest, console)
 
 
@@ -112,6 +118,17 @@ def _submission(
 ) -> Submission:
     arguments = ("--pipeline", shown(what.pipeline), "--environment", shown(what.environment), *arguments)
     return submission(script, pack(), arguments, environment.flink, local=local, savepoint=what.savepoint)
+
+
+def _check_bootstrap(what: Launch, checked: CheckedPipeline, environment: Environment, console: Console) -> None:
+    if what.savepoint is not None:
+        msg = "got --from and --bootstrap; a savepoint has the state of its lanes already, give one of them"
+        raise DefinitionError(msg)
+    pipeline = checked.pipeline.with_topic_prefix(environment.kafka.topic_prefix)
+    place = what.bootstrap or ""
+    start = bootstrap_from(place, StateHeader.of(pipeline, what.pipeline))
+    begins = "where it ends" if start.offsets else f"at {environment.kafka.start}, as it does not say where it ends"
+    _say(console, f"{place} fits; the sources begin {begins}")
 
 
 def _start_services(console: Console) -> None:

@@ -14,7 +14,7 @@ from scripts.kafka.consume import Record
 from udfs.core.archive import ArchiveKind, archived_features, open_archive, stamp_columns
 from udfs.core.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import feature_columns, plan_stages
+from udfs.core.features import feature_columns, order_places
 from udfs.core.parity import Logged, stamp_schema
 
 LETTERS: tuple[ArchiveKind, ...] = ("rejects", "late", "order")
@@ -63,7 +63,7 @@ class LogReader:
     """
 
     def __init__(self, pipeline: Pipeline, feature_set: str, prefix: str = "") -> None:
-        self._entities = [stage.entity for stage in plan_stages(pipeline)]
+        self._places = order_places(pipeline)
         self._schema, self._names = stamp_schema(pipeline), feature_columns(pipeline)
         self._predictions_topic = prefix + pipeline.sinks.predictions.topic
         self._feature_set, self._prefix = feature_set, prefix
@@ -99,9 +99,9 @@ class LogReader:
             [origin.partition for origin, _ in seen],
             [origin.offset for origin, _ in seen],
         ]
-        for entity in self._entities:
-            places = [order.get(entity, (None, None)) for _, order in seen]
-            columns += [[lane for lane, _ in places], [seq for _, seq in places]]
+        for place in self._places:
+            found = [order.get(place, (None, None)) for _, order in seen]
+            columns += [[lane for lane, _ in found], [seq for _, seq in found]]
         arrays = [pa.array(column, one.type) for column, one in zip(columns, self._schema, strict=True)]
         return pa.table(arrays, schema=self._schema)
 
@@ -161,8 +161,8 @@ def _archived_letters(pipeline: Pipeline, root: str, kind: ArchiveKind, prefix: 
     rows = rows.filter(rows["origin_offset"].is_valid())
     orders = [_stamps(text or "{}") for text in rows["stamps"].to_pylist()]
     columns = [_without(rows["origin_topic"], prefix), rows["origin_partition"], rows["origin_offset"]]
-    for stage in plan_stages(pipeline):
-        pairs = [order.get(stage.entity, (None, None)) for order in orders]
+    for place in order_places(pipeline):
+        pairs = [order.get(place, (None, None)) for order in orders]
         columns += [pa.array([lane for lane, _ in pairs], pa.int32()), pa.array([seq for _, seq in pairs], pa.int64())]
     return pa.table(columns, schema=schema)
 

@@ -13,24 +13,24 @@ from pyflink.common import Time, Types
 from pyflink.datastream import AsyncDataStream, DataStream, StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from flink_jobs.bootstrap import Bootstrap, bootstrap_from, first_batches
-from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, ship
+from flink_jobs.bootstrap import Bootstrap, bootstrap_from
+from flink_jobs.bundle import MODEL_FOLDER, PIPELINE_FOLDER, STATE_FOLDER, ship
 from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
 from flink_jobs.environment import LatencyKnobs, execution_environment, flink_options, latency_knobs
-from flink_jobs.lanes import by_lane, lanes_of_topic
+from flink_jobs.lanes import by_lane, first_batches, lanes_of_topic
 from flink_jobs.savepoint import refuse_savepoint
 from flink_jobs.sinks import write_outputs
-from flink_jobs.sources import source_options
+from flink_jobs.sources import source_options, watermark
 from models.registry import resolve
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
 from udfs.core.checking import check_pipeline
 from udfs.core.definition import Pipeline
 from udfs.core.errors import DefinitionError, HeadraceError
 from udfs.core.features import plan_operators
-from udfs.core.lane import stage_name
 from udfs.core.lanes import lane_keys
 from udfs.core.loading import pipeline_folder
 from udfs.core.snapshot import StateHeader
+from udfs.core.stamps import stage_name
 from udfs.featurize import Featurize
 from udfs.publish import Publish
 from udfs.score import Score
@@ -83,7 +83,8 @@ def submit(
             into=Path(scratch),
             cache=environment.mlflow.cache,
         )
-        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch), start.folder if start else None)
+        state = Path(start.place) if start is not None and start.is_shipped else None
+        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch), state)
         assemble(flink, pipeline, environment, knobs, start)
         return str(flink.execute_async(environment.job_name(pipeline.name)).get_job_id())
 
@@ -120,19 +121,19 @@ def build(
     def lanes(table: str, topic: str) -> DataStream:
         offsets = start.offsets.get(topic) if start else None
         options = source_options(topic, pipeline, environment, align=True, offsets=offsets)
-        return lanes_of_topic(tables, table, options, knobs.linger_ms, keys)
+        return lanes_of_topic(tables, table, options, knobs.linger_ms, keys, watermark(topic, pipeline))
 
     stream = lanes("events", pipeline.source.topic)
     if pipeline.enrichments:
         stream = stream.union(*(lanes(f"enrichment_{one.name}", one.topic) for one in pipeline.enrichments))
+    snapshot = None
     if start is not None:
+        snapshot = STATE_FOLDER if start.is_shipped else start.place
         stream = stream.union(first_batches(flink, pipeline.source.topic, keys))
     stream_type = RAW_TYPE
     for position, stages in enumerate(plan_operators(pipeline)):
         name = stage_name(stages[0]) if len(stages) == 1 else "featurize"
-        featurize = Featurize(
-            PIPELINE_FOLDER, position, keys, environment.flink.lane_memory_mb * 2**20, start.place if start else None
-        )
+        featurize = Featurize(PIPELINE_FOLDER, position, keys, environment.flink.lane_memory_mb * 2**20, snapshot)
         stream = (
             by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(f"{name}-of-{pipeline.lanes}").name(name)
         )

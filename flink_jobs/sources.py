@@ -6,8 +6,6 @@ from flink_jobs.config import Environment
 from udfs.core.definition import Pipeline
 from udfs.core.features import plan_stages
 
-ALIGNMENT_GROUP = "scan.watermark.alignment.group"
-
 
 def source_options(
     topic: str,
@@ -49,14 +47,14 @@ def alignment(pipeline: Pipeline) -> dict[str, str]:
     """Return the options that keep the partitions of all topics of a job together while it reads a backlog.
 
     Each partition has its events in order, but a stage behind the first, or a join, sees several at once: read at
-    different paces, the slower ones would all be late there. So the faster ones are paused, by Kafka timestamp, which
-    is all that is known before an event is decoded; one that has nothing to read holds nobody up. It takes effect a
-    fraction of a second late, and behind what is fetched already: that must be little of the skew.
+    different paces, the slower ones would all be late there. So the faster ones are paused; one that has nothing to
+    read holds nobody up. It takes effect a fraction of a second late, and behind what is fetched already: that must be
+    little of the skew.
     """
     if pipeline.time.drift_ms == 0 or (len(plan_stages(pipeline)) == 1 and not pipeline.enrichments):
         return {}
     return {
-        ALIGNMENT_GROUP: "headrace",
+        "scan.watermark.alignment.group": "headrace",
         "scan.watermark.alignment.max-drift": f"{pipeline.time.drift_ms} ms",
         # Three of these pass before a partition is paused: `pipeline.watermark-alignment.buffer-size` of the cluster.
         "scan.watermark.alignment.update-interval": "20 ms",
@@ -65,6 +63,21 @@ def alignment(pipeline: Pipeline) -> dict[str, str]:
         # What was fetched of a partition is read in one go; Kafka's default is 1 MiB.
         "properties.max.partition.fetch.bytes": "65536",
     }
+
+
+def watermark(topic: str, pipeline: Pipeline) -> str:
+    """Return the SQL, behind the columns of a table, that says what `alignment` goes by; nothing without it."""
+    if not alignment(pipeline):
+        return ""
+    # A time from the future must not hold its partition until then.
+    if pipeline.time.partition_clock == "kafka":
+        return ", WATERMARK FOR ts AS LEAST(ts, CURRENT_TIMESTAMP)"
+    times = {pipeline.source.topic: pipeline.contract.time} | {
+        enrichment.topic: enrichment.contract.time for enrichment in pipeline.enrichments
+    }
+    # What is no event has no time, and no say.
+    value = f"TRY_CAST(JSON_VALUE(CAST(v AS STRING), '$.{times[topic]}') AS BIGINT)"
+    return f", et AS TO_TIMESTAMP_LTZ({value}, 3), WATERMARK FOR et AS LEAST(et, CURRENT_TIMESTAMP)"
 
 
 def epoch_ms(timestamp: str) -> str:

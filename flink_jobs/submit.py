@@ -20,7 +20,7 @@ from scripts.services.flink_conf import link_jars, wheel_folder
 from udfs.core.errors import HeadraceError
 from udfs.core.home import services_home
 
-SCORE, ARCHIVE = Path(__file__).with_name("score.py"), Path(__file__).with_name("archive.py")
+SCORE, ARCHIVE, EXPORT = (Path(__file__).with_name(f"{name}.py") for name in ("score", "archive", "state_export"))
 CLIENT_TIMEOUT_S = 300.0
 _JOB_ID = re.compile(r"(?:JobID|^Job) ([0-9a-f]{32})", re.MULTILINE)
 

@@ -20,6 +20,7 @@ from models.provenance import describe
 from udfs.core.backfill import Backfill
 from udfs.core.batches import VALUE, lane_column, seq_column
 from udfs.core.definition import Pipeline
+from udfs.core.features import order_places
 from udfs.core.letters import LETTERS
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def rows_of(
     letters : gets what left the path
     """
     backfill = Backfill(pipeline, folder, threads)
-    stamps = {name(stage.entity) for stage in backfill.stages for name in (lane_column, seq_column)}
+    stamps = {name(place) for place in order_places(pipeline) for name in (lane_column, seq_column)}
     for done in backfill.run(records):
         counts.records += done.records
         counts.rows += done.rows.num_rows

@@ -4,7 +4,6 @@ They stand where the job has its own, in another job that is restored from its s
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 from pyflink.common import Row, Types
@@ -12,7 +11,6 @@ from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeCon
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
-from udfs.core.batches import RawBatch
 from udfs.core.snapshot import HEADER_STATE, StateHeader, log_name, pages_name
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -80,9 +78,8 @@ class ExportPending(ProcessFunction):
         lane_key, raw = value[0], raw_batch(value[1])
         real = [i for i, partition in enumerate(raw.partitions) if partition != MARKER_PARTITION]
         if real:
-            columns: tuple[Any, ...] = (raw.values, raw.keys, raw.partitions, raw.offsets, raw.timestamps_ms)
-            batch = RawBatch(raw.topic, *([column[i] for i in real] for column in columns))
-            yield from _parts("pending", self._table, lane_key, self._count, msgspec.msgpack.encode(batch))
+            data = msgspec.msgpack.encode(raw.select(real))
+            yield from _parts("pending", self._table, lane_key, self._count, data)
             self._count += 1
         if len(real) < len(raw.partitions):
             yield ("end", self._table, lane_key, 0, b"")

@@ -7,12 +7,12 @@ import pyarrow as pa
 from pyflink.common import Row, Types
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
-from udfs.core.features import feature_columns, other_columns, plan_stages
-from udfs.core.lane import stamps
+from udfs.core.features import feature_columns, order_places, other_columns
 from udfs.core.letters import Letter, fitting, headers, to_batch
 from udfs.core.loading import load_pipeline
 from udfs.core.model_contract import ModelContract
 from udfs.core.predictions import PredictionWriter, finite_rows
+from udfs.core.stamps import stamps
 from udfs.core.validation import letter_of
 from udfs.score import Scored
 
@@ -60,7 +60,7 @@ class Write(ProcessFunction):
             pipeline.contract.id or "",
             pipeline.contract.time,
             feature_columns(pipeline) if sinks.predictions.features else (),
-            [stage.entity for stage in plan_stages(pipeline)],
+            order_places(pipeline),
             other_columns(pipeline) if sinks.predictions.features else (),
         )
 

@@ -117,8 +117,9 @@ def sql(scratch: str, bootstrap: str, topic: str, count: int, *, keep: bool) -> 
     _events_table(tables, bootstrap, topic)
     query = "SELECT id, event_time, `user`, amount FROM events"
     for size in SIZES:
-        seconds = parse_duration_ms(size) // 1000
-        over = f"(PARTITION BY `user` ORDER BY event_time RANGE BETWEEN INTERVAL '{seconds}' SECOND(5) PRECEDING AND CURRENT ROW)"
+        minutes = parse_duration_ms(size) // 60_000
+        since = f"RANGE BETWEEN INTERVAL '{minutes}' MINUTE PRECEDING AND CURRENT ROW"
+        over = f"(PARTITION BY `user` ORDER BY event_time {since})"
         takes = ", ".join(
             f"{'COUNT' if take == 'count' else take.upper()}(amount) OVER {over} AS {take}_{size}" for take in TAKES
         )
@@ -189,7 +190,7 @@ def windows(scratch: str, bootstrap: str, topic: str, _count: int, *, keep: bool
     _events_table(tables, bootstrap, topic)
     rows = tables.to_data_stream(tables.sql_query("SELECT `user`, at_ms, amount FROM events"))
 
-    class Times(pyflink.common.watermark_strategy.TimestampAssigner):  # type: ignore[misc]
+    class Times(pyflink.common.watermark_strategy.TimestampAssigner):
         def extract_timestamp(self, value: Any, record_timestamp: int) -> int:  # noqa: ARG002
             return int(value[1])
 

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from udfs.core.home import services_home
 
 REPOSITORY = Path(__file__).parents[2]
 KEYS, RATE, CHECKED = 100_000, 1_000, 1_500
-FUNCTIONS = {"count": len, "sum": math.fsum, "min": min, "max": max}
+FUNCTIONS: dict[str, Callable[[list[float]], float]] = {"count": len, "sum": math.fsum, "min": min, "max": max}
 Event = tuple[str, int, float]
 
 
@@ -63,7 +64,7 @@ def run(way: str, bootstrap: str, lib: str, topic: str, count: int, *more: str) 
         [*command, "--count", str(count), *more], capture_output=True, text=True, check=False, cwd=REPOSITORY
     )
     if done.returncode:
-        sys.exit(f"{way} failed:\n{done.stderr[-4000:]}")
+        sys.exit(f"{way} failed:\n{done.stderr}")
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return said
 
@@ -122,7 +123,7 @@ def check(bootstrap: str, lib: str, topic: str) -> None:
 
 def main(
     ours: Annotated[int, typer.Option(help="Events through our stage.")] = 1_000_000,
-    over: Annotated[int, typer.Option(help="Of these, the first through OVER.")] = 200_000,
+    over: Annotated[int, typer.Option(help="Of these, the first through OVER, slower as windows fill.")] = 20_000,
     windows: Annotated[int, typer.Option(help="Of these, the first through PyFlink's windows.")] = 500,
     skip_check: Annotated[bool, typer.Option(help="For trying things out.")] = False,
 ) -> None:
@@ -139,17 +140,18 @@ def main(
         if not skip_check:
             check(bootstrap, lib, f"{prefix}-check")
             figures["check"] = f"{CHECKED:,} events through ours and SQL, 60 through windows, are what a loop gives"
-        produce(bootstrap, topics["warm"], given[: min(over, 100_000)])
+        produce(bootstrap, topics["warm"], given[:over])
         produce(bootstrap, topics["warm-few"], given[: max(windows // 5, 1)])
         for way, count in sizes.items():
             produce(bootstrap, topics[way], given[:count])
             is_slow = way == "windows"
-            warm_count = max(windows // 5, 1) if is_slow else min(over, 100_000)
+            warm_count = max(windows // 5, 1) if is_slow else over
             warm = topics["warm-few" if is_slow else "warm"]
             said = run(way, bootstrap, lib, topics[way], count, "--warm-topic", warm, "--warm-count", str(warm_count))
             if not is_slow and said["rows"] != count:
                 sys.exit(f"{way}: {said['rows']} of {count} events came out")
             rates[way] = count / (said["jvm_s"] + said["python_s"])
+            print(f"{way}: {rates[way]:,.0f} events per CPU second, load {os.getloadavg()[0]:.1f}", flush=True)
             figures |= {
                 f"{way}: events": float(count),
                 f"{way}: events per CPU second": rates[way],

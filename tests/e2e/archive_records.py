@@ -91,6 +91,7 @@ def spoilt(good: Sent) -> dict[str, Sent]:
         "spread out": (key, json.dumps(json.loads(value), indent=1).encode(), {}),
         "beyond int64": (key, value.replace(b'"offset":', b'"offset":1' + b"0" * 20), {}),
         "says more": (key, says_more, {}),
+        "another line": (key, value + b"\n", {}),
         "other key": (b"other", value, {}),
     }
 
@@ -119,7 +120,7 @@ def labels(first: int, count: int) -> list[Sent]:
         number = [None, -0.0, 0, -1.5, *struct.unpack("<d", random.bytes(8))][i % 5]
         if number is not None and not np.isfinite(number):
             number = 0.1
-        fields = {"order_id": f'é"\\{i}', "at_ms": START_MS + i * DAY_MS // 50, "refund": number}
+        fields = {"order_id": f'é"\\\u2028{i}', "at_ms": START_MS + i * DAY_MS // 50, "refund": number}
         found.append((f"o{i}".encode(), json.dumps(fields, ensure_ascii=bool(i % 2)).encode(), {}))
     others = [b"", None, b"\xff", b"[" * 100_000, b'{"refund":1e999,"at_ms":1e400,"order_id":7}', b'"text"']
     others += [b'{"refund":"12","at_ms":"5","order_id":null}', b'{"refund":true,"at_ms":9223372036854775807}']
@@ -130,32 +131,26 @@ def labels(first: int, count: int) -> list[Sent]:
 def prediction_row(pipeline: Pipeline, record: Record, what: str = "") -> dict[str, Any]:
     """Return what a record of the predictions topic should become; `what` of `spoilt` it is, if it is one."""
     read: dict[str, Any] = {}
-    if what in ("", "says more", "other key"):
+    if what in ("", "says more", "another line", "other key", "beyond int64"):
         read = json.loads(record.value or b"")
-    elif what == "beyond int64":
-        read = {
-            **json.loads(record.value or b""),
-            "origin": {**json.loads(record.value or b"")["origin"], "offset": None},
-        }
-    origin, model, order = read.get("origin", {}), read.get("model", {}), read.get("order", {})
-    row = {name: read.get(name) for name in ("event_id", "event_time_ms", "score", "vector", "arm", "feature_set")}
+        if what == "beyond int64":
+            read["origin"]["offset"] = None
     scores = read.get("scores")
     escaped = scores is not None and any('"' in name for name in scores)
-    row |= {
-        "predicted_label": read.get("label"),
-        "scores": None if escaped or scores is None else sorted(scores.items()),
-    }
+    whole = what in ("", "other key") and not escaped
+    origin, model = read.get("origin", {}), read.get("model", {})
+    order, features = (read.get(name, {}) if whole else {} for name in ("order", "features"))
+    row = {name: read.get(name) for name in ("event_id", "event_time_ms", "score", "vector", "arm", "feature_set")}
+    row["predicted_label"] = read.get("label")
+    row["scores"] = None if escaped or scores is None else sorted(scores.items())
     row |= {f"model_{name}": model.get(name) for name in ("name", "version", "sha256")}
     row |= {f"origin_{name}": origin.get(name) for name in ("topic", "partition", "offset", "timestamp_ms")}
     for stage in plan_stages(pipeline):
         row[f"lane_{stage.entity}"], row[f"seq_{stage.entity}"] = order.get(stage.entity, (None, None))
-    for feature, column in archived_features(pipeline).items():
-        row[column] = read.get("features", {}).get(feature)
-    whole = not what and not escaped
-    kept = {} if whole else {"key": record.key, "value": record.value}
-    if what == "other key":
-        kept = {"key": record.key}
-    return row | {"key": None, "value": None} | kept | _place(record, row["event_time_ms"])
+    row |= {column: features.get(feature) for feature, column in archived_features(pipeline).items()}
+    row["key"] = None if whole and what != "other key" else record.key
+    row["value"] = None if whole else record.value
+    return row | _place(record, row["event_time_ms"])
 
 
 def letter_row(record: Record) -> dict[str, Any]:
@@ -240,7 +235,7 @@ def _rows(pipeline: Pipeline, first: int, count: int, random: np.random.Generato
     times = [START_MS + i * DAY_MS // 200 for i in numbers]
     times[:2] = [-62_135_596_800_000, -1]
     columns: dict[str, Sequence[Any] | pa.Array] = {
-        "order_id": [f'é"\\{i}' if i % 9 == 0 else f"o{i}" for i in numbers],
+        "order_id": [f'é"\\\u2028{i}' if i % 9 == 0 else f"o{i}" for i in numbers],
         "at_ms": times,
         PARTITION: pa.array([i % 3 for i in numbers], pa.int32()),
         OFFSET: [2**40 + i for i in numbers],

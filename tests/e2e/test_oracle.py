@@ -18,9 +18,9 @@ import pytest
 from scripts.flights import dataset, events
 from udfs.core.batches import RawBatch
 from udfs.core.features import plan_stages
-from udfs.core.tracks import Feature
 from udfs.core.loading import load_pipeline
 from udfs.core.offline import featurize_offline
+from udfs.core.tracks import Feature
 
 FOLDER = Path(__file__).parents[2] / "conf" / "flights"
 PIPELINE = load_pipeline(FOLDER)

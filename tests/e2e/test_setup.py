@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+JARS = ("flink", "archive", "kafka")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "setup.sh"
 # `-m venv X` makes X/bin/python, a copy of itself; `$BROKEN` stands for a Ctrl-C before pip is there.
 PYTHON = """#!/bin/bash
@@ -41,7 +42,7 @@ class Place:
         for name, text in (("python3.11", PYTHON), ("pip", PIP), ("mvn", "#!/bin/sh\n"), ("java", JAVA)):
             self.program(name, text)
         self.program("redis-server", "#!/bin/sh\n")
-        for name in ("flink", "kafka"):
+        for name in JARS:
             (root / "build" / "jars" / name).mkdir(parents=True)
 
     def program(self, name: str, text: str) -> None:
@@ -76,7 +77,7 @@ def test_a_second_run_does_nothing(place: Place) -> None:
     first = place.setup()
     assert first.returncode == 0, first.stderr
     assert [line.split()[:2] for line in place.logged()] == [["python", "-m"], ["pip", "install"], ["pip", "install"]]
-    for name in ("flink", "kafka"):
+    for name in JARS:
         (place.root / "build" / "jars" / name).mkdir()
         (place.root / "build" / "jars" / name / "a.jar").touch()
     second = place.setup()

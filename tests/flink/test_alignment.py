@@ -13,7 +13,7 @@ from pyflink.table import StreamTableEnvironment
 
 from flink_jobs.config import Environment
 from flink_jobs.lanes import by_lane, lanes_of_topic
-from flink_jobs.sources import alignment, source_options
+from flink_jobs.sources import alignment, source_options, watermark
 from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
@@ -34,9 +34,8 @@ WAIT_S = 90.0
 RECORDS_PER_S = 20_000.0
 
 
-def joined(skew: str | None) -> Pipeline:
-    time_policy = {"allowed_lateness": "1h"} | ({} if skew is None else {"partition_skew": skew})
-    return small_pipeline(enrichments=[RATE_JOIN], time=time_policy)
+def joined(clock: str, **changes: str) -> Pipeline:
+    return small_pipeline(enrichments=[RATE_JOIN], time={"allowed_lateness": "1h", "partition_clock": clock} | changes)
 
 
 class Reading:
@@ -57,7 +56,12 @@ class Reading:
         tables = StreamTableEnvironment.create(flink)
         streams = [
             lanes_of_topic(
-                tables, name, source_options(prefix + topic, pipeline, environment, align=True), 20, lane_keys(1, 128)
+                tables,
+                name,
+                source_options(prefix + topic, pipeline, environment, align=True),
+                20,
+                lane_keys(1, 128),
+                watermark(topic, pipeline),
             )
             for name, topic in (("events", EVENTS), ("rates", RATES))
         ]
@@ -84,13 +88,13 @@ class Reading:
 
 
 def send(services: Endpoints, records: Iterable[tuple[str, int, int]]) -> None:
-    """Produce (topic, partition, timestamp in ms), each as a batch of Kafka that is small, as live producers do."""
+    """Produce (topic, partition, time in ms), the time in Kafka and in the event, in small batches as live ones are."""
     producer = Producer({"bootstrap.servers": services.kafka, "linger.ms": 5, "batch.size": 4096})
-    value = b"x" * 60
-    for number, (topic, partition, timestamp_ms) in enumerate(records):
+    for number, (topic, partition, time_ms) in enumerate(records):
+        value = b'{"%s":%d}' % (b"seen_ms" if topic.endswith(RATES) else b"at_ms", time_ms)
         while True:
             try:
-                producer.produce(topic, value, b"k", partition=partition, timestamp=timestamp_ms)
+                producer.produce(topic, value, b"k", partition=partition, timestamp=time_ms)
                 break
             except BufferError:
                 producer.poll(0.2)
@@ -99,9 +103,9 @@ def send(services: Endpoints, records: Iterable[tuple[str, int, int]]) -> None:
     producer.flush()
 
 
-def make_topics(services: Endpoints, prefix: str) -> None:
+def make_topics(services: Endpoints, prefix: str, timestamps: str = "CreateTime") -> None:
     for topic, partitions in ((EVENTS, len(SOURCE)), (RATES, RATE_PARTITION + 1)):
-        config = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
+        config = {"message.timestamp.type": timestamps, "retention.ms": "-1"}
         create(services.kafka, [Topic(prefix + topic, partitions, config)])
 
 
@@ -115,7 +119,7 @@ def backlog(prefix: str) -> Iterable[tuple[str, int, int]]:
 
 def astray(rows: list[dict[str, Any]]) -> tuple[float, float]:
     """Return which share of the second half of the events is late, and which is far ahead of what it is joined with."""
-    times_ms = np.array([row["timestamp_ms"] for row in rows])
+    times_ms = np.array([next(iter(json.loads(bytes.fromhex(row["value"])).values())) for row in rows])
     is_rate = np.array([row["partition"] == RATE_PARTITION for row in rows])
     newest_event_ms = np.maximum.accumulate(np.where(is_rate, 0, times_ms))
     newest_rate_ms = np.maximum.accumulate(np.where(is_rate, times_ms, START_MS))
@@ -125,18 +129,19 @@ def astray(rows: list[dict[str, Any]]) -> tuple[float, float]:
     return float(late[second_half].mean()), float(ahead[second_half].mean())
 
 
+@pytest.mark.parametrize(("clock", "timestamps"), [("kafka", "CreateTime"), ("event", "LogAppendTime")])
 def test_partitions_and_topics_of_a_backlog_keep_together(
-    cluster: Cluster, services: Endpoints, prefix: str, tmp_path: Path
+    clock: str, timestamps: str, cluster: Cluster, services: Endpoints, prefix: str, tmp_path: Path
 ) -> None:
-    make_topics(services, prefix)
+    """With timestamps of the broker, a topic that was loaded at once says nothing of event time."""
+    make_topics(services, prefix, timestamps)
     send(services, backlog(prefix))
-    total = sum(SOURCE) + RATE_EVENTS
     late, ahead = {}, {}
-    for name, skew in (("apart", "0s"), ("together", None)):
+    for name, changes in (("apart", {"partition_skew": "0s"}), ("together", {})):
         folder = tmp_path / name
         folder.mkdir()
-        reading = Reading(cluster, services, prefix, joined(skew), folder, name)
-        rows = reading.until(lambda rows: len(rows) >= total)
+        reading = Reading(cluster, services, prefix, joined(clock, **changes), folder, name)
+        rows = reading.until(lambda rows: len(rows) >= sum(SOURCE) + RATE_EVENTS)
         reading.stop()
         assert {(row["partition"], row["offset"]) for row in rows} == {
             *((partition, offset) for partition, count in enumerate(SOURCE) for offset in range(count)),
@@ -147,6 +152,44 @@ def test_partitions_and_topics_of_a_backlog_keep_together(
     assert max(late["together"], ahead["together"]) < 0.1
 
 
+NO_TIMES = (
+    None,
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[1]",
+    b"7",
+    b'{"at_ms":null}',
+    b'{"at_ms":"x"}',
+    b'{"at_ms":1.5}',
+    b'{"at_ms":true}',
+    b'{"at_ms":{"at_ms":1}}',
+    b'{"at_ms":9223372036854775807}',
+    b'{"at_ms":-9223372036854775808}',
+    b'{"at_ms":99999999999999999999999}',
+    b'{"at_ms":253402300800000}',
+    b'{"at_ms":1e400}',
+    b'{"at_ms":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    b"x" * 100_000,
+)
+
+
+def test_what_has_no_time_passes_and_holds_nobody(
+    cluster: Cluster, services: Endpoints, prefix: str, tmp_path: Path
+) -> None:
+    make_topics(services, prefix)
+    reading = Reading(cluster, services, prefix, joined("event"), tmp_path, "poison")
+    producer = Producer({"bootstrap.servers": services.kafka})
+    for value in NO_TIMES:
+        for partition in range(len(SOURCE)):
+            producer.produce(prefix + EVENTS, value, b"k", partition=partition)
+    producer.flush()
+    send(services, [(prefix + EVENTS, partition, START_MS) for partition in range(len(SOURCE))])
+    rows = reading.until(lambda rows: len(rows) >= len(SOURCE) * (len(NO_TIMES) + 1))
+    assert [row["offset"] for row in rows if row["partition"] == 1] == list(range(len(NO_TIMES) + 1))
+    reading.stop()
+
+
 def test_nobody_waits_for_silent_partitions_nor_for_a_clock_that_is_ahead(
     cluster: Cluster, services: Endpoints, prefix: str, tmp_path: Path
 ) -> None:
@@ -154,7 +197,7 @@ def test_nobody_waits_for_silent_partitions_nor_for_a_clock_that_is_ahead(
     topic = prefix + EVENTS
     # Three partitions have an old event each and no more.
     send(services, [(topic, 2, START_MS), (topic, 3, START_MS), (prefix + RATES, RATE_PARTITION, START_MS)])
-    reading = Reading(cluster, services, prefix, joined(None), tmp_path, "live")
+    reading = Reading(cluster, services, prefix, joined("kafka"), tmp_path, "live")
     reading.until(lambda rows: len(rows) == 3)
     producer = Producer({"bootstrap.servers": services.kafka, "linger.ms": 0})
     deadline_s, sent = time.monotonic() + 40, 0

@@ -12,6 +12,7 @@ from udfs.core.features import plan_stages
 from udfs.core.ingest import ingest_of_topics
 from udfs.core.lane import Lane
 from udfs.core.lanes import lane_of, split_by_lane
+from udfs.core.letters import no_letters
 from udfs.core.snapshot import DUPLICATES, Snapshot, StateHeader, log_name
 
 Row = dict[str, Any]
@@ -56,24 +57,26 @@ class LanedJob:
             if self._duplicates:
                 piece = self._duplicates[lane_of(one.key, self.pipeline.lanes)].process(piece)
                 self._note(piece)
-            for stage, lanes in self._stages:
-                rows = piece.rows
-                if one.topic not in self._keys:
-                    rows = add_entity(rows, stage.entity, stage.fields)
-                key = self._keys.get(one.topic, stage.entity)
-                parts = split_by_lane(Piece(piece.topic, rows, piece.letters.slice(0, 0)), key, len(lanes))
-                if not parts:
-                    break
-                [(number, part)] = parts
-                piece = lanes[number].process(part)
-                self._note(piece)
-            for row in piece.rows.to_pylist():
-                for stage, _ in self._stages:
-                    self.stamps.append(
-                        (stage.entity, row.pop(f"_lane_{stage.entity}"), row.pop(f"_seq_{stage.entity}"))
-                    )
-                self.rows[row["id"]] = row
+            self._through(piece, 0)
         return self
+
+    def _through(self, piece: Piece, number: int) -> None:
+        """Take a piece through a stage and all behind it, lane by lane."""
+        if number == len(self._stages):
+            for row in piece.rows.to_pylist():
+                for place in [name.removeprefix("_lane_") for name in row if name.startswith("_lane_")]:
+                    stamp = (place, row.pop(f"_lane_{place}"), row.pop(f"_seq_{place}"))
+                    self.stamps += [stamp] if place in self.header.entities else []
+                self.rows[row["id"]] = row
+            return
+        stage, lanes = self._stages[number]
+        key, rows = self._keys.get(piece.topic), piece.rows
+        if key is None:
+            rows = add_entity(rows, stage.entity, stage.fields)
+        for lane, part in split_by_lane(Piece(piece.topic, rows, no_letters()), key or stage.entity, len(lanes)):
+            done = lanes[lane].process(part)
+            self._note(done)
+            self._through(done, number + 1)
 
     def snapshot(self) -> Snapshot:
         logs = {place: [log[n] for n in sorted(log)] for place, log in self.logs.items() if log}

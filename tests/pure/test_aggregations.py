@@ -247,6 +247,18 @@ def test_merge_of_any_split_is_the_concatenation(name: str, count: int) -> None:
         assert_agrees(name, got, oracle(name, [*older, *newer], 12_000, 5.0))
 
 
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [("first", [1.0]), ("last", [2.0]), ("first_n", [1.0, 2.0, NAN]), ("last_n", [2.0, 1.0, NAN]), ("argmax", [2.0]),
+     ("argmin", [2.0])],
+)  # fmt: skip
+def test_of_one_time_what_the_newer_part_holds_came_later(name: str, outputs: list[float]) -> None:
+    functions = Functions(name)
+    merged = functions.ir_of([Value(1_000, 2.0, 5.0)])
+    functions.merge(merged, functions.ir_of([Value(1_000, 1.0, 5.0)]))
+    np.testing.assert_array_equal(functions.outputs(merged), outputs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_merge_of_many_tiles_newest_first_is_the_concatenation(name: str) -> None:
     functions = Functions(name)

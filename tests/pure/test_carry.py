@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pure.laned import LanedJob, Row
 from tests.pure.samples import (
+    EVENTS,
     RATE_JOIN,
     SHOP_FEATURES,
     USER_FEATURES,
@@ -17,6 +19,7 @@ from tests.pure.samples import (
 )
 from udfs.core.carry import carry
 from udfs.core.definition import Pipeline
+from udfs.core.errors import StateFormatError
 
 #: No key is idle that long here; when one is forgotten depends on the other keys of its lane.
 PATIENT = {"allowed_lateness": "1500ms", "future_tolerance": "1d", "forget_idle_after": "1d"}
@@ -64,3 +67,36 @@ def test_lanes_may_change_1_2_4_1_anywhere_and_no_key_sees_it(seed: int, cuts: l
     assert rows == whole.rows
     assert letters == whole.letters
     assert len(stamps) == len(set(stamps))
+
+
+def waiting(lanes: int, **changes: Any) -> Pipeline:
+    return pipeline(lanes, enrichments=[{**RATE_JOIN, "wait": "8s", "keep": "20s"}], **changes)
+
+
+def ended(job: LanedJob, sent: list[Sent], first_offset: int = 0) -> set[str]:
+    """Return the events that have come out of a job, one way or another."""
+    left = {offset for _, offset, kind in job.letters if kind != "order"}
+    return set(job.rows) | {one.row["id"] for i, one in enumerate(sent, first_offset) if i in left and "id" in one.row}
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_events_that_wait_go_with_their_keys(lanes: int) -> None:
+    sent = stream(6, 60)
+    half = len(sent) // 2
+    whole = LanedJob(waiting(1)).feed(sent)
+    job = LanedJob(waiting(1)).feed(sent[:half])
+    held = {one.row["id"] for one in sent[:half] if one.topic == EVENTS} - ended(job, sent)
+    assert len(held) > 2
+    again = LanedJob(waiting(lanes), carry(job.snapshot(), LanedJob(waiting(lanes)).header)).feed(sent[half:], half)
+    assert len(ended(again, sent) & held) > 2
+    assert not set(job.rows) & set(again.rows)
+    if lanes == 1:  # how long an event waits depends on the other keys of its lane
+        assert job.rows | again.rows == whole.rows
+        assert job.letters | again.letters == whole.letters
+
+
+def test_events_that_wait_keep_their_features() -> None:
+    snapshot = LanedJob(waiting(1)).feed(stream(6, 60)[:40]).snapshot()
+    header = LanedJob(waiting(1, features=[*USER_FEATURES, *SHOP_FEATURES])).header
+    with pytest.raises(StateFormatError, match="events of shop wait for rows of rates, and have the columns"):
+        carry(snapshot, header)

@@ -4,14 +4,16 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flink_jobs.logged import LoggedError, LogReader
+from flink_jobs.logged import LoggedError, LogReader, read_archive
 from scripts.kafka.consume import Record
 from tests.pure.samples import (
     EVENTS,
@@ -25,6 +27,7 @@ from tests.pure.samples import (
     small_pipeline,
     with_rates,
 )
+from udfs.core.archive import ArchiveKind, archive_schema
 from udfs.core.batches import RawBatch, lane_column, seq_column
 from udfs.core.features import feature_columns, plan_stages
 from udfs.core.follow import Follower, sampled
@@ -256,3 +259,33 @@ def test_where_the_beginning_is_lost_rows_are_compared_once_their_windows_are_wh
     assert follower.waiting == 0
     assert one.different == one.missing == 0
     assert one.equal == 30  # from 20 s + 6 s + a tile of 2 s + 1.5 s of lateness on
+
+
+def archived(root: Path, kind: ArchiveKind, rows: list[dict[str, Any]]) -> None:
+    """Write rows of an archive as the archive job does."""
+    folder = root / PIPELINE.name / kind / "day=2026-01-31"
+    folder.mkdir(parents=True)
+    record = {"record_partition": 0, "record_offset": 0, "record_timestamp_ms": 0}
+    pq.write_table(
+        pa.Table.from_pylist([record | row for row in rows], archive_schema(PIPELINE, kind)), folder / "part-0"
+    )
+
+
+def test_an_archive_says_the_same_as_the_topics(tmp_path: Path) -> None:
+    inputs, observed = ran(5)
+    predictions, letters = [], []
+    for origin, seen in observed.items():
+        place = {"origin_topic": f"test.{origin.topic}", "origin_partition": 0, "origin_offset": origin.offset}
+        if seen.features is None:
+            letters.append(place | {"stamps": json.dumps(seen.order)})
+        else:
+            stamps = {
+                f"{what}_{one}": seen.order[one][i] for one in seen.order for i, what in enumerate(("lane", "seq"))
+            }
+            predictions.append(place | stamps | {"feature_set": "f"} | seen.features)
+    archived(tmp_path, "predictions", [*predictions, predictions[0] | {"feature_set": "older"}])
+    archived(tmp_path, "late", letters)
+    read = read_archive(PIPELINE, str(tmp_path), "test.", "f")
+    assert read.others == 1
+    report = check_parity(PIPELINE, FLIGHTS, inputs, read.logged)
+    assert (report.rows, report.mismatches, report.gaps) == (len(predictions), 0, 0)

@@ -174,6 +174,24 @@ def test_a_feature_does_not_depend_on_what_else_is_declared() -> None:
             assert {name: row[name] for name in names} == {name: other[name] for name in names}
 
 
+@pytest.mark.parametrize(
+    ("at_ms", "count_1s", "count_4s"),
+    [(10_500, 2, 3), (9_500, 2, 3), (8_500, 0, 1), (6_500, 0, 1), (5_500, 0, 0)],
+)
+def test_a_read_from_afar_looks_from_where_the_last_late_event_may_be(at_ms: int, count_1s: int, count_4s: int) -> None:
+    """With 1.5 s kept behind a rate of 12 s, that is from the tile of 10 s; whatever other windows hold on to."""
+    sent = [rate("s", seen_ms, 1.0) for seen_ms in (5_000, 6_000, 9_000, 9_999, 12_000)]
+    join = RATE_JOIN | {"keep": "1500ms"}
+    for over in (["1s"], ["4s"], ["1s", "4s"]):
+        tiles, sketches = group("x", ["count"], over), group("y", ["distinct", {"first_n": 1}], over)
+        pipeline = small_pipeline(features=[tiles, sketches, OWN], enrichments=[join], time={"forget_idle_after": IDLE})
+        (row,) = Passage(pipeline, "shop").feed(cut([*sent, payment(9, at_ms, "u", shop="s")])).rows
+        for window, count in {"1s": count_1s, "4s": count_4s}.items():
+            if window in over:
+                assert row[f"x_count_{window}"] == count
+                assert row[f"y_distinct_{window}"] == min(count, 1)
+
+
 def pieces_of(pipeline: Pipeline, sent: Sequence[Sent]) -> dict[str, Piece]:
     """Return the rows of each topic as one piece."""
     ingests = ingest_of_topics(pipeline, FLIGHTS)

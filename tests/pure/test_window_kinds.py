@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pure.samples import Passage, Sent, cut, payment, random_payments, small_pipeline
+from tests.pure.samples import EVENTS, Passage, Sent, cut, payment, random_payments, small_pipeline
 from tests.pure.slow_aggregations import Event
 from tests.pure.slow_windows import Asked, Keys, features
 from udfs.core.definition import Pipeline
@@ -220,6 +220,15 @@ def test_restarts_do_not_show_after_compaction_and_expiry() -> None:
     assert expiries > 1
 
 
+def test_keys_that_stay_away_leave_no_sketch() -> None:
+    passed = Passage(with_groups((group("x", "amount", ["distinct"], TILED),)), "user")
+    sent = [payment(i, 500 * i, f"u{i}", amount=1.0) for i in range(400)]
+    passed.feed(cut(sent, range(0, 400, 10)))
+    # A key is forgotten 12 s after its last event, and its memory is free once a bucket of time goes.
+    for track in passed.lane._stores[EVENTS].cells.tracks:
+        assert 20 < len(track.sketches) < 120
+
+
 @pytest.mark.parametrize("groups", [ARRAYS, SKETCHES])
 def test_a_feature_does_not_depend_on_what_else_is_declared(groups: Groups) -> None:
     sent = stream(6, 90, grid_ms=50)
@@ -245,6 +254,7 @@ def of_one_user(window: Any, *events: tuple[int, float], take: str = "sum", **mo
 # Amounts are powers of two, so that a sum says which events are in it.
 HAND_MADE: dict[str, tuple[Any, list[tuple[int, float]], list[float | None]]] = {
     "a session goes on up to its gap": ({"session": "1s"}, [(0, 1), (1_000, 2), (2_001, 4)], [1, 3, 4]),
+    "a session begins up to its gap earlier": ({"session": "1s"}, [(5_000, 1), (4_000, 2), (5_001, 4)], [1, 3, 7]),
     "an event between two sessions joins them": (
         {"session": "1s"},
         [(0, 1), (1_500, 2), (1_000, 4), (2_500, 8)],

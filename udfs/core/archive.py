@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from udfs.core.definition import Pipeline
 from udfs.core.errors import HeadraceError, did_you_mean
-from udfs.core.features import feature_columns, plan_stages
+from udfs.core.features import feature_columns, order_places
 
 ArchiveKind = Literal["predictions", "rejects", "late", "order", "labels"]
 KINDS: tuple[ArchiveKind, ...] = get_args(ArchiveKind)
@@ -97,8 +97,8 @@ def archive_schema(pipeline: Pipeline, kind: ArchiveKind) -> pa.Schema:
 
 
 def stamp_columns(pipeline: Pipeline) -> dict[str, tuple[str, str]]:
-    """Return per entity the names of the columns of its order stamps: lane and sequence number."""
-    return {stage.entity: (f"lane_{stage.entity}", f"seq_{stage.entity}") for stage in plan_stages(pipeline)}
+    """Return per place of the order the names of the columns of its stamps: lane and number."""
+    return {place: (f"lane_{place}", f"seq_{place}") for place in order_places(pipeline)}
 
 
 def archived_features(pipeline: Pipeline) -> dict[str, str]:
@@ -142,9 +142,9 @@ def open_archive(root: str, pipeline: Pipeline, kind: ArchiveKind) -> ds.Dataset
     schema = archive_schema(pipeline, kind).append(pa.field(DAY, pa.date32()))
     filesystem, base = pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
     folder = archive_folder(base, pipeline.name, kind)
-    found = filesystem.get_file_info([base, archive_folder(base, pipeline.name, kind).rpartition("/")[0], folder])
+    found = filesystem.get_file_info([base, folder.rpartition("/")[0], folder])
     if found[1].type != pafs.FileType.Directory:
-        msg = f"{root}: holds no archive of pipeline {pipeline.name!r}{_others(filesystem, found[0])}"
+        msg = f"{root}: holds no archive of pipeline {pipeline.name!r}{_others(filesystem, found[0], pipeline.name)}"
         raise ArchiveError(msg)
     if found[2].type != pafs.FileType.Directory:
         return ds.dataset(schema.empty_table())
@@ -153,8 +153,8 @@ def open_archive(root: str, pipeline: Pipeline, kind: ArchiveKind) -> ds.Dataset
     return ds.dataset(folder, schema, format="parquet", filesystem=filesystem, partitioning=days)
 
 
-def _others(filesystem: pafs.FileSystem, root: pafs.FileInfo) -> str:
+def _others(filesystem: pafs.FileSystem, root: pafs.FileInfo, name: str) -> str:
     if root.type != pafs.FileType.Directory:
         return "; there is no such folder; run `headrace run archive` first"
     names = [entry.base_name for entry in filesystem.get_file_info(pafs.FileSelector(root.path))]
-    return did_you_mean("", names) if names else "; it is empty"
+    return did_you_mean(name, names) if names else "; it is empty"

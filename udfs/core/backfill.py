@@ -5,6 +5,7 @@ sequence, so neither the chunks nor the threads show in what comes out. While a 
 be in the stage before: kernels and Arrow work without the GIL.
 """
 
+import itertools
 import queue
 import threading
 from collections import Counter, deque
@@ -27,7 +28,9 @@ from udfs.core.features import plan_stages
 from udfs.core.ingest import Ingest, ingest_of_topics
 from udfs.core.lane import Lane
 from udfs.core.lanes import split_by_lane
+from udfs.core.leaving import let_go_by
 from udfs.core.letters import no_letters
+from udfs.core.snapshot import DUPLICATES, log_name
 
 I64 = NDArray[np.int64]
 POSITION = "_position"  #: reserved column: int64, the place of a row in its chunk, over all topics
@@ -66,11 +69,20 @@ class Backfill:
     pipeline, folder : the definition and the folder its files are relative to
     threads : how many work at the same time, beside the one that iterates
     lanes : how many lanes each stage has; default: as many as the job. A lane has one clock, by which idle keys are
-        forgotten: another number shows only where a key comes back after `time.forget_idle_after`
+        forgotten: another number shows only where a key comes back after `time.forget_idle_after`, or an event waits
+    logs : is filled with the durable log of each (log, lane), see `snapshot`; default: nothing is kept durable, and
+        events that still wait at the end go on without the row that they wait for
     """
 
-    def __init__(self, pipeline: Pipeline, folder: Path, threads: int = 1, lanes: int | None = None) -> None:
-        self._threads = threads
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        folder: Path,
+        threads: int = 1,
+        lanes: int | None = None,
+        logs: dict[tuple[str, int], dict[int, bytes]] | None = None,
+    ) -> None:
+        self._threads, self._keeps = threads, logs is not None
         self.source = pipeline.source.topic
         self.ingests = ingest_of_topics(pipeline, folder)
         self.stages = plan_stages(pipeline)
@@ -78,19 +90,29 @@ class Backfill:
         self.keys = {enrichment.topic: enrichment.key for enrichment in pipeline.enrichments}
         #: per stage its lanes; they hold the state after `run`
         numbers = range(lanes or pipeline.lanes)
-        self._duplicates = [Duplicates(pipeline, {}) for _ in numbers] if pipeline.time.duplicates_within_ms else []
-        self.lanes = [[Lane(pipeline, stage, number, None) for number in numbers] for stage in self.stages]
+        kept = {} if logs is None else logs
+        looks_at_ids = pipeline.time.duplicates_within_ms > 0
+        self._duplicates = [Duplicates(pipeline, kept.setdefault((DUPLICATES, n), {})) for n in numbers if looks_at_ids]
+        self.lanes = [
+            [
+                Lane(pipeline, stage, n, None if logs is None else kept.setdefault((log_name(stage.entity), n), {}))
+                for n in numbers
+            ]
+            for stage in self.stages
+        ]
 
     def run(self, chunks: Iterable[Chunk]) -> Iterator[Featurized]:
-        """Yield what comes of each chunk, in their order, reading a few chunks ahead."""
+        """Yield what comes of each chunk, in their order, reading a few chunks ahead, and of what waited to the end."""
         with ThreadPoolExecutor(self._threads, "backfill") as pool:
             ingest = _Serial(pool)
             lanes = [[_Serial(pool) for _ in stage] for stage in self.lanes]
             done: queue.SimpleQueue[Featurized | BaseException] = queue.SimpleQueue()
             ahead, under_way = self._threads + len(self.stages), 0
             try:
-                for chunk in chunks:
-                    ingest.submit(_Passage(self, chunk, lanes, done.put).ingest)
+                waits = any(lane.waiting is not None for stage in self.lanes for lane in stage)
+                ends = [((), True)] if waits and not self._keeps else []
+                for chunk, is_end in itertools.chain(((chunk, False) for chunk in chunks), ends):
+                    ingest.submit(_Passage(self, chunk, lanes, done.put, is_end=is_end).ingest)
                     under_way += 1
                     if under_way > ahead:
                         yield _result(done)
@@ -100,13 +122,31 @@ class Backfill:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def process(self, number: int, lane: int, pieces: dict[str, Piece]) -> dict[str, Piece]:
-        """Take rows of all topics, in the order of their positions, through a lane of a stage."""
+    def process(self, number: int, lane: int, pieces: dict[str, Piece], *, is_end: bool = False) -> dict[str, Piece]:
+        """Take rows of all topics, in the order of their positions, through a lane of a stage.
+
+        Events that waited get the position of what let them go.
+        """
         if number == 0 and self._duplicates:
             pieces[self.source] = self._duplicates[lane].process(pieces[self.source])
         positions = np.concatenate([piece.rows[POSITION].to_numpy() for piece in pieces.values()])
         topics = np.repeat(np.arange(len(pieces), dtype=np.int8), [piece.rows.num_rows for piece in pieces.values()])
-        return self.lanes[number][lane].process_interleaved(pieces, topics[np.argsort(positions)])
+        order, stage, here = np.argsort(positions), self.stages[number], self.lanes[number][lane]
+        seen = here.next_seq
+        done = here.process_interleaved(pieces, topics[order])
+        if here.waiting is None:
+            return done
+        own = [topic == self.source or topic in {one.topic for one in stage.enrichments} for topic in pieces]
+        places = positions[order][np.array(own)[topics[order]]]
+        source = done[self.source]
+        at = let_go_by(source.rows, stage) - seen
+        done[self.source] = replace(source, rows=_set(source.rows, POSITION, pa.array(places[at])))
+        last = here.expire() if is_end else None
+        if last is not None:
+            behind = np.arange(last.rows.num_rows) + positions.max(initial=-1) + 1
+            last = replace(last, rows=_set(last.rows, POSITION, pa.array(behind)))
+            done[self.source] = _joined([done[self.source], last])
+        return done
 
 
 def _result(done: "queue.SimpleQueue[Featurized | BaseException]") -> Featurized:
@@ -125,8 +165,11 @@ class _Passage:
         chunk: Chunk,
         lanes: list[list["_Serial"]],
         done: Callable[[Featurized | BaseException], None],
+        *,
+        is_end: bool,
     ) -> None:
         self._backfill, self._chunk, self._lanes, self._done = backfill, chunk, lanes, done
+        self._is_end = is_end
         self._records: Counter[str] = Counter()
         self._letters: list[pa.RecordBatch] = [no_letters()]
         self._lock, self._left = threading.Lock(), 0
@@ -168,7 +211,8 @@ class _Passage:
             for lane, share in split_by_lane(piece, self._backfill.keys.get(topic, stage.entity), len(lanes)):
                 shares.setdefault(lane, {})[topic] = share
         no_rows = Piece(source.topic, source.rows.slice(0, 0), no_letters())
-        shares = {lane: {source.topic: no_rows} | mine for lane, mine in (shares or {0: {}}).items()}
+        wanted = range(len(lanes)) if self._is_end else shares or (0,)
+        shares = {lane: {source.topic: no_rows} | shares.get(lane, {}) for lane in wanted}
         self._made, self._left = {}, len(lanes)
         # Every lane gets its turn, if only to do nothing: so no chunk overtakes another between two stages.
         for lane, serial in enumerate(lanes):
@@ -176,7 +220,7 @@ class _Passage:
 
     def _in_lane(self, number: int, lane: int, pieces: dict[str, Piece] | None) -> None:
         try:
-            made = None if pieces is None else self._backfill.process(number, lane, pieces)
+            made = None if pieces is None else self._backfill.process(number, lane, pieces, is_end=self._is_end)
             with self._lock:
                 if made is not None:
                     self._made[lane] = made

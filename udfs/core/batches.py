@@ -34,6 +34,17 @@ class RawBatch:
     #: Kafka timestamps, epoch milliseconds
     timestamps_ms: Sequence[int]
 
+    def select(self, rows: Sequence[int]) -> "RawBatch":
+        """Return some of the records."""
+        return RawBatch(
+            self.topic,
+            [self.values[i] for i in rows],
+            [self.keys[i] for i in rows],
+            [self.partitions[i] for i in rows],
+            [self.offsets[i] for i in rows],
+            [self.timestamps_ms[i] for i in rows],
+        )
+
 
 def lane_column(entity: str) -> str:
     """Name of the reserved column that holds the lane in which a stage saw the row, int32."""

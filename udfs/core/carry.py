@@ -4,6 +4,8 @@ Other lanes: every key goes to its lane with its cells and clocks. Lane i of L o
 i and j are the same modulo gcd(L, M). A new lane goes on from the highest sequence number and the newest clock of the
 lanes that feed it, so that no (lane, number) is given twice, the numbers of a key only grow, and what was forgotten
 stays forgotten. Other features: each part of a cell is taken from where `migration` says, or is empty.
+Events that wait for rows of enrichments go with their keys, but have the columns of the old features: with others, or
+where their numbers would meet in one lane, the state is refused until they have gone on.
 """
 
 import math
@@ -18,6 +20,7 @@ from udfs.core.definition import Pipeline
 from udfs.core.duplicates import LAYOUT
 from udfs.core.errors import StateFormatError
 from udfs.core.features import Stage, plan_stages
+from udfs.core.held import Held, HeldLog, is_entry
 from udfs.core.lanes import lane_of
 from udfs.core.log import Log
 from udfs.core.migration import plan_migration
@@ -32,8 +35,8 @@ Parts = Mapping[str, set[str]]
 
 
 @dataclass(frozen=True)
-class Held:
-    """One store of one lane, in memory."""
+class InMemory:
+    """One store of one lane."""
 
     cells: KeyedCells
     log: Log
@@ -44,12 +47,14 @@ class Held:
 class OldLane:
     """The stores of a lane that is carried over, by the name of their stream; None is the scored events."""
 
-    stores: Mapping[str | None, Held]
+    stores: Mapping[str | None, InMemory]
     next_seq: int
     #: what is taken of the cells; None: everything
     parts: Parts | None
     #: per store, per slot the lane that its key goes to
     targets: Mapping[str | None, I64]
+    #: events that wait; None: there are none
+    waiting: Held | None = None
 
 
 def feeding(lane: int, old_lanes: int, new_lanes: int) -> range:
@@ -84,7 +89,8 @@ def carry(snapshot: Snapshot, header: StateHeader, bootstrap: Snapshot | None = 
     pipeline = header.definition()
     plan = plan_migration(snapshot.header, header, bootstrap.header if bootstrap else None)
     filled = {change.column for change in plan.changes if change.action == "bootstrap"}
-    logs: dict[tuple[str, int], Sequence[bytes]] = {}
+    is_same = snapshot.header.feature_set == header.feature_set
+    logs: dict[tuple[str, int], list[bytes]] = {}
     for stage in plan_stages(pipeline):
         log, parts = log_name(stage.entity), _parts(stage, filled)
         # What comes later lies over what came before: the bootstrap below, the state itself above.
@@ -93,6 +99,8 @@ def carry(snapshot: Snapshot, header: StateHeader, bootstrap: Snapshot | None = 
         for lane in range(pipeline.lanes):
             fed = [old[i] for old in found for i in feeding(lane, len(old), pipeline.lanes)]
             logs[log, lane] = _new_lane(stores_of(pipeline, stage), lane, fed)
+            if waiting := [one.waiting for one in fed if one.waiting is not None]:
+                logs[log, lane] += _waiting_events(stage, waiting, lane, pipeline.lanes, is_same=is_same)
     if pipeline.time.duplicates_within_ms:
         ids = list(_old_ids(snapshot))
         for lane in range(pipeline.lanes):
@@ -109,12 +117,12 @@ def carry(snapshot: Snapshot, header: StateHeader, bootstrap: Snapshot | None = 
     )
 
 
-def stores_of(pipeline: Pipeline, stage: Stage) -> dict[str | None, Held]:
+def stores_of(pipeline: Pipeline, stage: Stage) -> dict[str | None, InMemory]:
     """Return the empty stores of a stage, as `lane.Lane` has them."""
-    held: dict[str | None, Held] = {}
+    held: dict[str | None, InMemory] = {}
     for number, enrichment in enumerate((None, *stage.enrichments)):
         store = Store(number, stage, pipeline.time, enrichment)
-        held[enrichment.name if enrichment else None] = Held(store.cells, store.log, shapes_of(stage, enrichment))
+        held[enrichment.name if enrichment else None] = InMemory(store.cells, store.log, shapes_of(stage, enrichment))
     return held
 
 
@@ -134,28 +142,31 @@ def _old_lanes(snapshot: Snapshot, entity: str, lanes: int, parts: Parts | None)
     stage = next((stage for stage in plan_stages(pipeline) if stage.entity == entity), None)
     for lane in range(pipeline.lanes):
         stores = stores_of(pipeline, stage) if stage is not None else {}
-        next_seq = _restore(stores, snapshot.logs.get((log_name(entity), lane), ()))
-        targets = {name: _targets(held.cells, lanes) for name, held in stores.items()}
-        yield OldLane(stores, next_seq, parts, targets)
+        log = snapshot.logs.get((log_name(entity), lane), ())
+        next_seq = _restore(stores, log)
+        targets = {name: _targets(one.cells, lanes) for name, one in stores.items()}
+        entries = [(number, data) for number, data in enumerate(log) if is_entry(data)]
+        waiting = _held_log(stage).restore(entries) if stage is not None and entries else None
+        yield OldLane(stores, next_seq, parts, targets, waiting if waiting is not None and waiting.seqs.size else None)
 
 
 def _old_ids(snapshot: Snapshot) -> Iterator[OldLane]:
     pipeline = snapshot.header.definition()
     for lane in range(pipeline.lanes):
-        stores: dict[str | None, Held] = {None: _id_store(pipeline)} if pipeline.time.duplicates_within_ms else {}
+        stores: dict[str | None, InMemory] = {None: _id_store(pipeline)} if pipeline.time.duplicates_within_ms else {}
         next_seq = _restore(stores, snapshot.logs.get((DUPLICATES, lane), ()))
-        yield OldLane(stores, next_seq, None, {name: _targets(held.cells, 1) for name, held in stores.items()})
+        yield OldLane(stores, next_seq, None, {name: _targets(one.cells, 1) for name, one in stores.items()})
 
 
-def _restore(stores: Mapping[str | None, Held], segments: Sequence[bytes]) -> int:
+def _restore(stores: Mapping[str | None, InMemory], segments: Sequence[bytes]) -> int:
     """Fill stores from a log; return the next sequence number."""
-    found = [(number, Segment.decode(data), len(data)) for number, data in enumerate(segments)]
-    for held in stores.values():
-        held.log.restore([entry for entry in found if entry[1].store == held.log.store])
+    found = [(n, Segment.decode(data), len(data)) for n, data in enumerate(segments) if not is_entry(data)]
+    for one in stores.values():
+        one.log.restore([entry for entry in found if entry[1].store == one.log.store])
     return max((segment.next_seq for _, segment, _ in found), default=0)
 
 
-def _new_lane(stores: dict[str | None, Held], lane: int, fed: list[OldLane]) -> list[bytes]:
+def _new_lane(stores: dict[str | None, InMemory], lane: int, fed: list[OldLane]) -> list[bytes]:
     """Return the log of one lane, from the lanes that feed it."""
     for name, new in stores.items():
         old = [(one, one.stores[name], _move_keys(one, name, new.cells, lane)) for one in fed if name in one.stores]
@@ -183,7 +194,7 @@ def _targets(cells: KeyedCells, lanes: int) -> I64:
     return np.array([-1 if name is None else lane_of(name, lanes) for name in cells.names], np.int64)
 
 
-def _fill(shape: Shape, track: Track, found: list[tuple[Held, I64, Parts | None]]) -> None:
+def _fill(shape: Shape, track: Track, found: list[tuple[InMemory, I64, Parts | None]]) -> None:
     """Put the cells of several stores together, part by part, those of a later one over those of an earlier one."""
     places: list[I64] = [np.empty((0, 2), np.int64)]
     sources: list[tuple[list[str], Shape, Track, I64]] = []
@@ -212,6 +223,30 @@ def _fill(shape: Shape, track: Track, found: list[tuple[Held, I64, Parts | None]
     track.restore(unique[:, 0].copy(), unique[:, 1].copy(), irs, blobs)
 
 
+def _waiting_events(stage: Stage, waiting: list[Held], lane: int, lanes: int, *, is_same: bool) -> list[bytes]:
+    """Return the entries of a lane's log that keep its waiting events."""
+    count = sum(one.seqs.size for one in waiting)
+    held = Held.joined(waiting)
+    keys = [key for part in held.parts for key in part[stage.entity].to_pylist()]
+    held = held.take(np.flatnonzero([lane_of(key, lanes) == lane for key in keys]))
+    held = held.take(np.argsort(held.seqs, kind="stable"))
+    if not is_same or np.unique(held.seqs).size < held.seqs.size:
+        what = "have the same numbers in lanes that are joined" if is_same else "have the columns of the old features"
+        names = ", ".join(join.name for join in stage.enrichments if join.is_awaited)
+        msg = (
+            f"{count} events of {stage.entity} wait for rows of {names}, and {what}; run the job on as it was until "
+            "they have gone on, stop it, and export it again"
+        )
+        raise StateFormatError(msg)
+    mapping: dict[int, bytes] = {}
+    _held_log(stage).write(mapping, 0, held, held, np.empty(0, np.int64))
+    return list(mapping.values())
+
+
+def _held_log(stage: Stage) -> HeldLog:
+    return HeldLog([join for join in stage.enrichments if join.is_awaited], stage.entity)
+
+
 def _parts(stage: Stage, columns: set[str]) -> dict[str, set[str]]:
     """Return the parts that some columns read; by the names of all shapes if there are any, else nothing."""
     found: dict[str, set[str]] = {
@@ -223,8 +258,8 @@ def _parts(stage: Stage, columns: set[str]) -> dict[str, set[str]]:
     return found if any(found.values()) else {}
 
 
-def _id_store(pipeline: Pipeline) -> Held:
+def _id_store(pipeline: Pipeline) -> InMemory:
     """Return the empty store of ids, as `duplicates.Duplicates` has it."""
     cells = KeyedCells([LAYOUT], lateness_ms=0, horizon_ms=pipeline.time.duplicates_within_ms)
     shape = Shape("ids", LAYOUT, {"facts": slice(0, LAYOUT.width)}, np.full(LAYOUT.width, np.nan), 0, 0)
-    return Held(cells, Log(0, cells, longest_ms=0), (shape,))
+    return InMemory(cells, Log(0, cells, longest_ms=0), (shape,))

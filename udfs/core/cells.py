@@ -100,8 +100,9 @@ class Track:
         return cells
 
     def drop(self, slots: I64) -> None:
-        """Forget all cells of the given keys."""
+        """Forget all cells of the given keys, and the sketches of all that are not in use."""
         drop_keys(slots, self.pool)
+        self.sketches = {cell: held for cell, held in self.sketches.items() if self.owner[cell] >= 0}
 
 
 class KeyedCells:

@@ -163,7 +163,9 @@ class Enrichment(Declared):
             msg = f"{got}; a row that comes so late is behind the kept history; keep more, or wait for less"
             raise ValueError(msg)
         if self.is_awaited and not self.take:
-            msg = "take: got nothing, and wait or on_missing; there is nothing to wait for; name a column, or leave them"
+            msg = (
+                "take: got nothing, and wait or on_missing; there is nothing to wait for; name a column, or leave them"
+            )
             raise ValueError(msg)
         return self
 
@@ -257,8 +259,13 @@ class TimePolicy(Declared):
     partition_skew_ms: DurationMs | None = Field(
         None,
         alias="partition_skew",
-        description="while a backlog is read, no partition gets further ahead of the others than this, by Kafka "
-        "timestamp; default: a quarter of `allowed_lateness`; 0: each is read as fast as it comes",
+        description="while a backlog is read, no partition gets further ahead of the others than this; default: a "
+        "quarter of `allowed_lateness`; 0: each is read as fast as it comes",
+    )
+    partition_clock: Literal["kafka", "event"] = Field(
+        "kafka",
+        description="what tells how far a partition is read: the Kafka timestamp, or event time, which costs a look "
+        "into each event; needed where Kafka timestamps do not follow event time, as in a topic that is loaded at once",
     )
 
     @property

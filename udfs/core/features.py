@@ -96,8 +96,8 @@ def plan_stages(pipeline: Pipeline) -> tuple[Stage, ...]:
 def order_places(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the places of which a row carries a stamp [lane, number] once it has passed all stages.
 
-    They are the entities of the stages, where the number is the row's own in its lane, and the joins that are waited for
-    (`Enrichment.place`), where it says how many rows the lane had seen when the row was joined.
+    They are the entities of the stages, where the number is the row's own in its lane, and the joins that are waited
+    for (`Enrichment.place`), where it says how many rows the lane had seen when the row was joined.
     """
     stages = plan_stages(pipeline)
     waits = (join.place for stage in stages for join in stage.enrichments if join.wait_ms)

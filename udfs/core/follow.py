@@ -5,7 +5,7 @@ every row before it in its lane is known, and only if its key is sampled: state 
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from udfs.core.definition import Pipeline
 from udfs.core.entities import add_entity
 from udfs.core.features import Stage, feature_columns, plan_stages
 from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
+from udfs.core.lane import Lane, Places
 from udfs.core.letters import no_letters
 from udfs.core.parity import (
     MOST_EXAMPLES,
@@ -36,6 +36,8 @@ I64 = NDArray[np.int64]
 _CRC_END = 1 << 32
 #: a place that is missing so often, with all outputs read, will not come: its topic has lost it
 _MOST_WAITS = 3
+#: where events may wait for an enrichment, it must also be missing for twice as long as they may, and this
+_MARGIN_S = 60.0
 
 
 def sampled(keys: pa.StringArray, share: float) -> pa.BooleanArray:
@@ -57,12 +59,36 @@ class _Place:
 
     lane: Lane
     next_seq: int = 0
-    #: how often the next row was missing
+    #: how often the next row was missing, and since when
     waits: int = 0
+    missing_since_s: float = 0.0
     #: whether rows were lost: windows without an end are not compared any more
     is_partial: bool = False
     #: event time from which windows hold no lost row again; None: known with the next row
     whole_from_ms: int | None = -(2**63)
+    #: rows that the lane holds back: place in the source topic -> whether their windows are whole
+    held: dict[int, bool] = field(default_factory=dict)
+
+    def hold_back(self, passed: I64, at: I64, is_whole: NDArray[np.bool_]) -> tuple[I64, I64]:
+        """Return the places that are passed, and those whose rows can be compared.
+
+        They are without the rows that the lane holds back now, and with those that it has let go.
+
+        Parameters
+        ----------
+        passed : the places that have come
+        at, is_whole : those of sampled rows, and whether their windows are whole
+        """
+        if self.lane.waiting is None:
+            return passed, at[is_whole]
+        parts = self.lane.waiting.held.parts
+        now = {code for part in parts for code in codes(part[PARTITION], part[OFFSET]).tolist()}
+        came = dict(zip(at.tolist(), is_whole.tolist(), strict=True))
+        gone = {code: whole for code, whole in self.held.items() if code not in now}
+        self.held = {code: whole for code, whole in (self.held | came).items() if code in now}
+        done = [code for code in passed.tolist() if code not in now]
+        compared = [code for code, whole in (came | gone).items() if whole and code not in now]
+        return np.array([*done, *gone], np.int64), np.array(compared, np.int64)
 
 
 class Follower:
@@ -118,10 +144,16 @@ class Follower:
         for code, features in zip(at.tolist(), logged.predictions.select(names).to_pylist(), strict=True):
             self._predicted[code], self._open[code] = features, len(self._stages)
 
-    def advance(self, *, is_settled: bool) -> None:
-        """Compute and compare as far as possible; `is_settled` says that all outputs written by now were added."""
+    def advance(self, *, is_settled: bool, now_s: float = 0.0) -> None:
+        """Compute and compare as far as possible.
+
+        Parameters
+        ----------
+        is_settled : all outputs that were written by now were added
+        now_s : time of a clock that never goes back
+        """
         for stage in self._stages:
-            for step in stage.advance(self._read, is_settled=is_settled):
+            for step in stage.advance(self._read, is_settled=is_settled, now_s=now_s):
                 self._compare(step)
                 for code in step.passed.tolist():
                     self._open[code] = self._open.get(code, 0) - 1
@@ -177,8 +209,12 @@ class _StageFollower:
         self._keys = {source: stage.entity} | {one.topic: one.key for one in joins}
         self._rows: dict[str, list[pa.RecordBatch]] = {topic: [] for topic in self._keys}
         self._nothing: dict[str, pa.RecordBatch] = {}
-        #: int64[4, n]: lane, sequence number, topic and place of rows not yet computed again
-        self._stamps = np.zeros((4, 0), np.int64)
+        self._waits = [join.place for join in joins if join.wait_ms]
+        longest_ms = max((join.wait_ms for join in joins), default=0)
+        self._patience_s = 2 * longest_ms / 1000 + _MARGIN_S if longest_ms else 0.0
+        #: int64[4 + waits, n]: lane, sequence number, topic and place of rows not yet computed again, and the numbers
+        #: that their waits are stamped with
+        self._stamps = np.zeros((4 + len(self._waits), 0), np.int64)
         self._places: dict[int, _Place] = {}
         wanted = set(feature_columns(pipeline))
         own = [feature.name for feature in stage.features] + [name for one in joins for name in one.take]
@@ -215,14 +251,14 @@ class _StageFollower:
         """Take places in the lanes; rows that the stage has not seen are forgotten."""
         for number, topic in enumerate(self._keys):
             mine = stamps.filter(pc.equal(stamps["topic"], topic))
-            lane, seq = mine[f"lane_{self._stage.entity}"], mine[f"seq_{self._stage.entity}"]
-            at, seen = codes(mine["partition"], mine["offset"]), lane.is_valid().to_numpy()
+            names = [f"lane_{self._stage.entity}", *(f"seq_{one}" for one in (self._stage.entity, *self._waits))]
+            at, seen = codes(mine["partition"], mine["offset"]), mine[names[0]].is_valid().to_numpy()
             self._drop(topic, at[~seen])
-            added = [pc.fill_null(column, -1).to_numpy().astype(np.int64)[seen] for column in (lane, seq)]
-            added += [np.full(int(seen.sum()), number), at[seen]]
+            lane, seq, *waits = (pc.fill_null(mine[one], -1).to_numpy().astype(np.int64)[seen] for one in names)
+            added = [lane, seq, np.full(int(seen.sum()), number), at[seen], *waits]
             self._stamps = np.concatenate([self._stamps, np.array(added)], axis=1)
 
-    def advance(self, read: dict[tuple[str, int], int], *, is_settled: bool) -> list[_Step]:
+    def advance(self, read: dict[tuple[str, int], int], *, is_settled: bool, now_s: float) -> list[_Step]:
         """Compute what can be; see `Follower.advance`."""
         order = np.lexsort((self._stamps[1], self._stamps[0]))
         stamps = self._stamps[:, order]
@@ -239,8 +275,9 @@ class _StageFollower:
             mine = mine[np.append(np.ones(min(1, mine.size), np.bool_), np.diff(stamps[1, mine]) > 0)]
             ready = mine[stamps[1, mine] == place.next_seq + np.arange(mine.size)]
             if mine.size and not ready.size and is_settled:
+                place.missing_since_s = place.missing_since_s if place.waits else now_s
                 place.waits += 1
-                if place.waits >= _MOST_WAITS:
+                if place.waits >= _MOST_WAITS and now_s - place.missing_since_s >= self._patience_s:
                     place.next_seq, place.is_partial, place.whole_from_ms = int(stamps[1, mine[0]]), True, None
             if ready.size:
                 keep[ready] = False
@@ -262,23 +299,26 @@ class _StageFollower:
 
     def _step(self, place: _Place, stamps: NDArray[np.int64]) -> _Step:
         """Compute the sampled ones of rows that follow one another in a lane."""
-        pieces, seqs = {}, []
+        pieces, stood = {}, []
         for number, topic in enumerate(self._keys):
             mine = stamps[:, stamps[2] == number]
             rows = self._taken(topic, mine[3])
             pieces[topic] = Piece(topic, rows, no_letters())
-            seqs.append(mine[1][find(codes(rows[PARTITION], rows[OFFSET]), mine[3]) >= 0])
+            stood.append(mine[:, find(codes(rows[PARTITION], rows[OFFSET]), mine[3]) >= 0])
         source, contract = pieces[self._pipeline.source.topic], self._pipeline.contract
         times_ms = source.rows[contract.time].to_numpy()
         if place.whole_from_ms is None and times_ms.size:
             place.whole_from_ms = int(times_ms[0]) + self._reach_ms
         is_whole = times_ms >= (place.whole_from_ms if place.whole_from_ms is not None else np.iinfo(np.int64).max)
-        topics = np.repeat(np.arange(len(seqs), dtype=np.int8), [one.size for one in seqs])
-        order = topics[np.argsort(np.concatenate(seqs), kind="stable")]
-        done = place.lane.process_interleaved(pieces, order)[source.topic].rows
+        topics = np.repeat(np.arange(len(stood), dtype=np.int8), [one.shape[1] for one in stood])
+        numbers = np.concatenate([one[1] for one in stood])
+        order = np.argsort(numbers, kind="stable")
+        told = {name: stood[0][4 + i] for i, name in enumerate(self._waits)}
+        places = Places(numbers[order], place.next_seq, told) if self._waits else None
+        done = place.lane.process_interleaved(pieces, topics[order], places=places)[source.topic].rows
         at = codes(source.rows[PARTITION], source.rows[OFFSET])
-        names = self._bounded_names if place.is_partial else self._names
-        return _Step(stamps[3][stamps[2] == 0], at[is_whole], done, names)
+        passed, compared = place.hold_back(stamps[3][stamps[2] == 0], at, is_whole)
+        return _Step(passed, compared, done, self._bounded_names if place.is_partial else self._names)
 
     def _taken(self, topic: str, wanted: I64) -> pa.RecordBatch:
         """Return the sampled rows at some places, in their order, and forget them."""

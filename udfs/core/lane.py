@@ -1,33 +1,46 @@
 """One featurize stage in one lane: rows in their order -> the same rows with features, joins and order stamps.
 
-The state is one store for the scored events and one per enrichment. Everything that decides a result is a function of
-the sequence of rows of the lane, never of where batches were cut.
+The state is one store for the scored events, one per enrichment, and the events that wait for rows of enrichments.
+Everything that decides a result is a function of the sequence of rows of the lane, never of where batches were cut;
+only when processing time ends a wait is not, and is stamped on the row.
 """
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from udfs.core.batches import Piece, add_columns, lane_column, seq_column
+from udfs.core.batches import Piece, add_columns
 from udfs.core.declarations import Enrichment
 from udfs.core.definition import Pipeline
 from udfs.core.entities import add_entity
 from udfs.core.features import Stage
+from udfs.core.held import is_entry
 from udfs.core.kernels.admit import LATE
-from udfs.core.letters import Letter, to_batch
+from udfs.core.leaving import leave
+from udfs.core.letters import Letter, no_letters, to_batch
+from udfs.core.patience import Patience
 from udfs.core.segments import Segment
 from udfs.core.sequence import Rows, Sequence
+from udfs.core.stamps import kept_letters, late_letters, stamp_arrays
 from udfs.core.store import Answer, Store
-from udfs.core.validation import letter_of
+from udfs.core.waiting import END_OF_INPUT, Waiting
 
 I64 = NDArray[np.int64]
 
 
-def stage_name(stage: Stage) -> str:
-    """Name of a featurize stage in letters, uids and metrics."""
-    return f"featurize-{stage.entity}"
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where rows of a lane stood in a run that is repeated."""
+
+    #: int64[rows], ascending, their numbers in the lane
+    seqs: I64
+    #: how many rows the lane has seen with them
+    end: int
+    #: per place of a join that is waited for int64[events], the number stamped on them, -1 for none
+    told: Mapping[str, I64]
 
 
 class Lane:
@@ -37,8 +50,8 @@ class Lane:
     ----------
     pipeline, stage : what to compute
     number : the lane
-    mapping : the durable log, segment number -> bytes; what it holds is restored. None: nothing is kept durable, and no
-        letter says where rows of enrichments came, as offline runs want it
+    mapping : the durable log, number -> bytes; what it holds is restored. None: nothing is kept durable, and no letter
+        says where rows of enrichments came, as offline runs want it
     pages, limit_bytes : where keys go that memory has no room for, and what the keys and cells of each store may take
         before they do; None: no limit
     """
@@ -62,6 +75,7 @@ class Lane:
         self._columns_of |= {one.topic: (one.key, one.contract.time) for one in stage.enrichments}
         self._no_rows = {one.topic: self._nothing(one) for one in stage.enrichments}
         self._next_seq = self._next_number = 0
+        self._waiting: Waiting | None = None
         self._restore()
         if pages is not None:
             for one_store in self._stores.values():
@@ -72,120 +86,149 @@ class Lane:
         """Number of keys that are out of memory."""
         return sum(len(store.pages) for store in self._stores.values() if store.pages is not None)
 
-    def process(self, piece: Piece) -> Piece:
+    @property
+    def next_seq(self) -> int:
+        """How many rows the lane has seen."""
+        return self._next_seq
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """The events that wait; None in a stage without awaited enrichments."""
+        return self._waiting
+
+    def process(self, piece: Piece, now_ms: int | None = None) -> Piece:
         """Return the piece with the stage's columns, late rows as letters; rows joined here stay in the state.
 
-        Rows that a later stage joins go through as they are.
-        """
-        return self.process_interleaved({piece.topic: piece}, np.zeros(piece.rows.num_rows, np.int8))[piece.topic]
+        Rows that a later stage joins go through as they are. Where rows that are joined here release events that have
+        waited, the piece is one of those events, with the letters of both.
 
-    def process_interleaved(self, pieces: Mapping[str, Piece], order: NDArray[np.int8]) -> dict[str, Piece]:
+        Parameters
+        ----------
+        now_ms : processing time, epoch ms, by which events wait, too; None: by event time alone
+        """
+        if piece.topic not in self._stores:
+            return piece
+        done = self.process_interleaved({piece.topic: piece}, np.zeros(piece.rows.num_rows, np.int8), now_ms)
+        mine = done.pop(piece.topic)
+        for released in done.values():
+            return released.with_rows(released.rows, mine.letters)
+        return mine
+
+    def expire(self, now_ms: int = END_OF_INPUT) -> Piece | None:
+        """Return the events whose wait is over at a processing time, if any; by default all of them."""
+        return self.process_interleaved({}, np.empty(0, np.int8), now_ms).get(self._source)
+
+    def process_interleaved(
+        self,
+        pieces: Mapping[str, Piece],
+        order: NDArray[np.int8],
+        now_ms: int | None = None,
+        places: Places | None = None,
+    ) -> dict[str, Piece]:
         """Process pieces of several topics as one sequence.
 
         Parameters
         ----------
         pieces : topic -> piece, the rows of each in their order
         order : int8[rows], per row of the sequence the position of its topic in `pieces`
+        now_ms : see `process`
+        places : to repeat a run, where it had the rows, all of which this stage sees
 
         Returns
         -------
-        What `process` would return piece by piece, joined per topic.
+        Topic -> what comes of its piece; also of the source's where only rows of others came, and released events.
         """
-        done = dict(pieces)
-        mine = np.array([topic in self._stores for topic in pieces])[order]
-        seqs = np.cumsum(mine) - 1 + self._next_seq
-        self._next_seq += int(seqs.size and mine.sum())
+        done, before = dict(pieces), self._next_seq
+        if places is None:
+            mine = np.array([topic in self._stores for topic in pieces], np.bool_)[order]
+            seqs = np.cumsum(mine) - 1 + before
+            self._next_seq += int(mine.sum())
+        else:
+            seqs, self._next_seq = places.seqs, places.end
         rows = {
             topic: Rows(piece.rows, seqs if len(pieces) == 1 else seqs[order == i], *self._columns_of[topic])
             for i, (topic, piece) in enumerate(pieces.items())
             if topic in self._stores
         }
-        events = rows.get(self._source)
+        events, late = rows.get(self._source), None
+        columns: dict[str, pa.Array] = {}
         if events is not None:
             batch = add_entity(events.batch, self._stage.entity, self._stage.fields)
-            events = rows[self._source] = Rows(batch, events.seqs, events.key, events.time)
-        columns: dict[str, pa.Array] = {}
-        late = None
-        for topic, store in self._stores.items():
-            own = rows.get(topic)
-            is_source = topic == self._source
-            if own is None and (is_source or events is None):
+            events = Rows(batch, events.seqs, events.key, events.time)
+            late = self._apply(self._source, Sequence(events))
+            columns |= late.columns
+        waiting = self._waiting
+        if waiting is not None:
+            is_late = None if late is None else late.status == LATE
+            waiting.begin(events, is_late, (before, self._next_seq), now_ms, None if places is None else places.told)
+        for topic, no_rows in self._no_rows.items():
+            own, readers, patience = rows.get(topic), events, None
+            asked = waiting.ask(topic, has_rows=own is not None) if waiting is not None else None
+            if asked is not None:
+                readers, patience = asked.readers, asked.patience
+            if own is None and readers is None:
                 continue
-            sequence = Sequence(own or self._no_rows[topic], None if is_source else events)
-            answer, self._next_number = store.apply(sequence, self._mapping, self._next_number, self._next_seq)
+            answer = self._apply(topic, Sequence(own or no_rows, readers), patience)
             columns |= answer.columns
-            if is_source:
-                late = answer
-            elif own is not None:
-                done[topic] = pieces[topic].with_rows(own.batch.slice(0, 0), to_batch(self._kept(topic, own, answer)))
-        if events is not None and late is not None:
-            done[self._source] = self._featurized(pieces[self._source], events, columns, late)
+            if waiting is not None and asked is not None and answer.joined is not None:
+                waiting.settle(asked, answer.joined)
+            if own is not None:
+                is_late = answer.status == LATE
+                notes = self._mapping is not None
+                kept = kept_letters(self._stage, topic, self._number, own, is_late, answer.behind_ms, notes=notes)
+                done[topic] = pieces[topic].with_rows(own.batch.slice(0, 0), to_batch([*kept]))
+        gone_on, letters = self._gone_on(events, columns, late)
+        if gone_on is not None:
+            piece = pieces.get(self._source) or Piece(self._source, gone_on, no_letters())
+            done[self._source] = piece.with_rows(gone_on, to_batch(letters))
         return done
 
-    def _featurized(self, piece: Piece, events: Rows, columns: dict[str, pa.Array], answer: Answer) -> Piece:
-        """Return the events with their columns and stamps, the late ones as letters."""
-        names = [feature.name for feature in self._stage.features]
-        names += [column for one in self._stage.enrichments for column in one.take]
-        added = {name: columns[name] for name in names}
-        added[lane_column(self._stage.entity)] = pa.array(np.full(events.seqs.size, self._number, np.int32))
-        added[seq_column(self._stage.entity)] = pa.array(events.seqs)
-        rows = add_columns(events.batch, added)
-        late = answer.status == LATE
-        if not late.any():
-            return piece.with_rows(rows)
-        judged = rows.filter(pa.array(late)).to_pylist()
-        key = self._pipeline.source.key
-        letters = [
-            self._late(row, piece.topic, key, stamps(row), row[self._time], row[self._stage.entity], behind_ms)
-            for row, behind_ms in zip(judged, answer.behind_ms[late].tolist(), strict=True)
-        ]
-        return piece.with_rows(rows.filter(pa.array(~late)), to_batch(letters))
+    def _apply(self, topic: str, sequence: Sequence, patience: Patience | None = None) -> Answer:
+        """Take a sequence to a store."""
+        store, numbers = self._stores[topic], (self._next_number, self._next_seq)
+        answer, self._next_number = store.apply(sequence, self._mapping, *numbers, patience)
+        return answer
 
-    def _kept(self, topic: str, own: Rows, answer: Answer) -> list[Letter]:
-        """Return the letters of an enrichment's rows: late ones, and where each came in the lane's sequence."""
-        letters = []
-        is_late = answer.status == LATE
-        if self._mapping is None and not is_late.any():
-            return []
-        for i, row in enumerate(own.batch.to_pylist()):
-            stamp = {self._stage.entity: (self._number, int(own.seqs[i]))}
-            if is_late[i]:
-                letters.append(
-                    self._late(row, topic, own.key, stamp, row[own.time], row[own.key], int(answer.behind_ms[i]))
-                )
-            if self._mapping is not None:
-                letters.append(letter_of(row, "order", topic, own.key, stage_name(self._stage), "kept", "", stamp))
-        return letters
-
-    def _late(
-        self,
-        row: dict[str, object],
-        topic: str,
-        key_field: str,
-        order: dict[str, tuple[int, int]],
-        time_ms: int,
-        key: str,
-        behind_ms: int,
-    ) -> Letter:
-        detail = f"event time {time_ms} is {behind_ms} ms behind the newest of {self._stage.entity}={key!r}"
-        return letter_of(row, "late", topic, key_field, stage_name(self._stage), "late", detail, order)
+    def _gone_on(
+        self, events: Rows | None, columns: dict[str, pa.Array], late: Answer | None
+    ) -> tuple[pa.RecordBatch | None, list[Letter]]:
+        """Return the events that go on, None for none where none came, and the letters of those that do not."""
+        rows, letters = None, []
+        if events is not None and late is not None:
+            names = [feature.name for feature in self._stage.features]
+            names += [column for one in self._stage.enrichments if not one.is_awaited for column in one.take]
+            added = {name: columns[name] for name in names}
+            rows = add_columns(events.batch, added | stamp_arrays(self._stage.entity, self._number, events.seqs))
+            is_late = late.status == LATE
+            if is_late.any():
+                key, judged = self._pipeline.source.key, rows.filter(pa.array(is_late))
+                keys = self._columns_of[self._source]
+                letters = late_letters(self._stage, self._source, key, keys, judged, late.behind_ms[is_late])
+                rows = rows.filter(pa.array(~is_late)) if self._waiting is None else rows
+        if self._waiting is None:
+            return rows, letters
+        released = self._waiting.release(rows)
+        if self._mapping is not None:
+            self._next_number = self._waiting.write(self._mapping, self._next_number)
+        if rows is None and not released.parts:
+            return None, letters
+        none = (released.parts[0] if rows is None else rows).slice(0, 0)
+        rows, refused = leave(released, none, self._pipeline, self._stage, self._number)
+        return rows, letters + refused
 
     def _restore(self) -> None:
         """Rebuild the stores from the durable log; an empty log leaves them empty."""
-        found = [(number, Segment.decode(data), len(data)) for number, data in sorted((self._mapping or {}).items())]
+        stored = sorted((self._mapping or {}).items())
+        entries = [(number, data) for number, data in stored if is_entry(data)]
+        found = [(number, Segment.decode(data), len(data)) for number, data in stored if not is_entry(data)]
         for store in self._stores.values():
             store.log.restore([entry for entry in found if entry[1].store == store.log.store])
         self._next_seq = max((segment.next_seq for _, segment, _ in found), default=0)
-        self._next_number = found[-1][0] + 1 if found else 0
+        self._next_number = stored[-1][0] + 1 if stored else 0
+        if entries or any(one.is_awaited for one in self._stage.enrichments):
+            self._waiting = Waiting(self._pipeline, self._stage, entries)
 
     def _nothing(self, enrichment: Enrichment) -> Rows:
         """Return no rows of an enrichment."""
         batch = pa.RecordBatch.from_pylist([], schema=enrichment.contract.arrow_schema())
         return Rows(batch, np.empty(0, np.int64), *self._columns_of[enrichment.topic])
-
-
-def stamps(row: dict[str, object]) -> dict[str, tuple[int, int]]:
-    """Return per featurize stage that the row has passed its [lane, sequence number]."""
-    prefix = lane_column("")
-    entities = [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
-    return {entity: (row[lane_column(entity)], row[seq_column(entity)]) for entity in entities}  # type: ignore[misc]

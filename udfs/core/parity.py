@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from udfs.core.batches import OFFSET, PARTITION, Piece, RawBatch, join_batches
 from udfs.core.definition import Pipeline
-from udfs.core.features import Stage, feature_columns, plan_stages
+from udfs.core.features import Stage, feature_columns, order_places, plan_stages
 from udfs.core.ingest import ingest_of_topics, number_column
-from udfs.core.lane import Lane
+from udfs.core.lane import Lane, Places
 from udfs.core.letters import no_letters
 
 I64 = NDArray[np.int64]
@@ -41,7 +41,7 @@ class Origin(NamedTuple):
 class Observed:
     """What the job said of one input record."""
 
-    #: per entity: (lane, sequence number) of each featurize stage that saw the row
+    #: (lane, number) of each featurize stage that saw the row, and of its waits; see `features.order_places`
     order: dict[str, tuple[int, int]]
     #: the feature values written into the prediction; None for a letter
     features: dict[str, float | int | None] | None
@@ -51,9 +51,9 @@ class Observed:
 class Logged:
     """What the job said of its input records, as columns.
 
-    `stamps` has `topic`, `partition`, `offset` and, per entity, `lane_<entity>` and `seq_<entity>`, null where the
-    stage has not seen the record; a record may stand there twice. `predictions` has `partition` and `offset` in the
-    source topic, and the features that were logged, null for null.
+    `stamps` has `topic`, `partition`, `offset` and, per entity or other place of the order, `lane_<place>` and
+    `seq_<place>`, null where the stage has not seen the record; a record may stand there twice. `predictions` has
+    `partition` and `offset` in the source topic, and the features that were logged, null for null.
     """
 
     stamps: pa.Table
@@ -142,9 +142,9 @@ def as_columns(pipeline: Pipeline, observed: Mapping[Origin, Observed]) -> Logge
     stamps: dict[str, list[Any]] = {
         name: [getattr(origin, name) for origin in observed] for name in ("topic", "partition", "offset")
     }
-    for stage in plan_stages(pipeline):
-        places = [seen.order.get(stage.entity, (None, None)) for seen in observed.values()]
-        stamps[f"lane_{stage.entity}"], stamps[f"seq_{stage.entity}"] = ([one[i] for one in places] for i in (0, 1))
+    for place in order_places(pipeline):
+        found = [seen.order.get(place, (None, None)) for seen in observed.values()]
+        stamps[f"lane_{place}"], stamps[f"seq_{place}"] = ([one[i] for one in found] for i in (0, 1))
     predicted = [(origin, seen.features) for origin, seen in observed.items() if seen.features is not None]
     names = dict.fromkeys(name for _, features in predicted for name in features)
     columns = {"partition": [one.partition for one, _ in predicted], "offset": [one.offset for one, _ in predicted]}
@@ -159,8 +159,8 @@ def as_columns(pipeline: Pipeline, observed: Mapping[Origin, Observed]) -> Logge
 def stamp_schema(pipeline: Pipeline) -> pa.Schema:
     """Return the columns of `Logged.stamps`."""
     fields = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
-    for stage in plan_stages(pipeline):
-        fields += [(f"lane_{stage.entity}", pa.int32()), (f"seq_{stage.entity}", pa.int64())]
+    for place in order_places(pipeline):
+        fields += [(f"lane_{place}", pa.int32()), (f"seq_{place}", pa.int64())]
     return pa.schema(fields)
 
 
@@ -169,26 +169,34 @@ def _replayed(pipeline: Pipeline, stage: Stage, streams: dict[str, pa.RecordBatc
     source = pipeline.source.topic
     lane_column, seq_column = f"lane_{stage.entity}", f"seq_{stage.entity}"
     seen = stamps.filter(stamps[lane_column].is_valid())
-    #: topic -> per row its lane, -1 for none, and its place there
+    #: topic -> per row its lane, -1 for none, its number there, and those that its waits are stamped with
     places = {}
+    waits = [join.place for join in stage.enrichments if join.wait_ms]
     for topic, rows in streams.items():
         mine = seen.filter(pc.equal(seen["topic"], topic))
         at = find(codes(mine["partition"], mine["offset"]), codes(rows[PARTITION], rows[OFFSET]))
         lanes = np.where(at >= 0, np.append(mine[lane_column].to_numpy(), -1)[at], -1)
-        places[topic] = lanes, np.append(mine[seq_column].to_numpy(), -1)[at]
+        told = {name: np.append(pc.fill_null(mine[f"seq_{name}"], -1).to_numpy(), -1)[at] for name in waits}
+        places[topic] = lanes, np.append(mine[seq_column].to_numpy(), -1)[at], told
     done = [Lane(pipeline, stage, 0, None).process(_piece(source, streams[source].slice(0, 0))).rows]
-    for number in np.unique(np.concatenate([lanes for lanes, _ in places.values()])).tolist():
+    for number in np.unique(np.concatenate([lanes for lanes, _, _ in places.values()])).tolist():
         if number < 0:
             continue
-        pieces, seqs = {}, []
-        for topic, (lanes, in_lane) in places.items():
+        pieces, seqs, told = {}, [], {}
+        for topic, (lanes, in_lane, waited) in places.items():
             mine = np.flatnonzero(lanes == number)
             mine = mine[np.argsort(in_lane[mine], kind="stable")]
             pieces[topic] = _piece(topic, streams[topic].take(pa.array(mine)))
             seqs.append(in_lane[mine])
+            told |= {name: until[mine] for name, until in waited.items()} if topic == source else {}
         topics = np.repeat(np.arange(len(seqs), dtype=np.int8), [one.size for one in seqs])
-        order = topics[np.argsort(np.concatenate(seqs), kind="stable")]
-        done.append(Lane(pipeline, stage, number, None).process_interleaved(pieces, order)[source].rows)
+        order = np.argsort(np.concatenate(seqs), kind="stable")
+        numbers = np.concatenate(seqs)[order].astype(np.int64)
+        # Behind the last row that is known there may have been others, which wait still.
+        end = max([int(numbers[-1]) + 1, *(int(until.max(initial=0)) for until in told.values())])
+        stood = Places(numbers, end, told) if waits else None
+        lane = Lane(pipeline, stage, number, None)
+        done.append(lane.process_interleaved(pieces, topics[order], places=stood)[source].rows)
     return join_batches(done)
 
 

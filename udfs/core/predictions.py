@@ -47,7 +47,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     #: hash of the feature set
     feature_set: str
     origin: OriginEvidence
-    #: per featurize stage: [lane, sequence number]
+    #: per place of `features.order_places`: [lane, number]
     order: msgspec.Struct
     #: column -> float64, null where there is none
     features: msgspec.Struct | None = None
@@ -68,7 +68,7 @@ class PredictionWriter:
     id_column, time_column : the event's id and event time
     features : number columns written into `features`; empty leaves it out
     others : columns of other types written behind them: texts, lists and mappings
-    entities : entities of the stages passed, for the order stamps
+    places : of the order stamps, see `features.order_places`
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class PredictionWriter:
         id_column: str,
         time_column: str,
         features: Sequence[str],
-        entities: Sequence[str],
+        places: Sequence[str],
         others: Sequence[str] = (),
     ) -> None:
         self._id, self._time = id_column, time_column
-        self._columns, self._entities, self._others = tuple(features), tuple(entities), tuple(others)
+        self._columns, self._places, self._others = tuple(features), tuple(places), tuple(others)
         evidence = ModelEvidence(contract.name, contract.version, contract.sha256)
         self._model, self._arm = msgspec.Raw(_ENCODE(evidence)), arm
         self._feature_set = contract.feature_set
         self._meaning, self._classes = contract.output.meaning, contract.output.classes
         fields: list[tuple[str, Any]] = [(name, float) for name in features]
         self._features = msgspec.defstruct("Features", fields + [(name, Any) for name in others], gc=False)
-        self._order = msgspec.defstruct("Order", [(entity, list[int]) for entity in entities], gc=False)
+        self._order = msgspec.defstruct("Order", [(place, list[int]) for place in places], gc=False)
 
     def write(self, topic: str, rows: pa.RecordBatch, scores: NDArray[np.float32]) -> str:
         """Return `key <US> JSON` of each row, joined by <RS>; the key is the event id.
@@ -106,7 +106,7 @@ class PredictionWriter:
             return ""
         ids = rows[self._id].to_pylist()
         origins = zip(*(rows[name].to_pylist() for name in (PARTITION, OFFSET, TIMESTAMP_MS)), strict=True)
-        stamps = zip(*(self._stamps(rows, entity) for entity in self._entities), strict=True)
+        stamps = zip(*(self._stamps(rows, place) for place in self._places), strict=True)
         records = []
         for event_id, time_ms, (score, more), origin, stamp, features in zip(
             ids, rows[self._time].to_pylist(), self._outputs(scores), origins, stamps, self._values(rows), strict=True
@@ -147,8 +147,8 @@ class PredictionWriter:
         others = zip(*(_plain(rows[name]) for name in self._others), strict=True)
         return [self._features(*values, *more) for values, more in zip(numbers, others, strict=True)]
 
-    def _stamps(self, rows: pa.RecordBatch, entity: str) -> list[list[int]]:
-        stamps: list[list[int]] = np.column_stack([rows[lane_column(entity)], rows[seq_column(entity)]]).tolist()
+    def _stamps(self, rows: pa.RecordBatch, place: str) -> list[list[int]]:
+        stamps: list[list[int]] = np.column_stack([rows[lane_column(place)], rows[seq_column(place)]]).tolist()
         return stamps
 
 

@@ -24,6 +24,7 @@ from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
 from udfs.core.features import feature_set_hash, plan_stages
+from udfs.core.held import is_entry
 from udfs.core.lanes import lane_of
 from udfs.core.segments import Segment
 
@@ -186,6 +187,11 @@ class SnapshotReader:
         """Return the records that were not yet featurized."""
         return self._array(PENDING_FILE, RawBatch)
 
+    def check(self) -> None:
+        """Read every file, so that a spoiled one is found now."""
+        for name in self.manifest.files:
+            self._array(name, msgspec.Raw)
+
     def whole(self) -> Snapshot:
         """Return all of it."""
         manifest = self.manifest
@@ -259,7 +265,8 @@ def _log_file(log: str, lane: int) -> str:
 
 
 def _summary(snapshot: Snapshot, log: str, lanes: int) -> LogSummary:
-    decoded = [[Segment.decode(data) for data in snapshot.logs.get((log, lane), ())] for lane in range(lanes)]
+    logs = [snapshot.logs.get((log, lane), ()) for lane in range(lanes)]
+    decoded = [[Segment.decode(data) for data in found if not is_entry(data)] for found in logs]
     return LogSummary(
         layouts=sorted({track.layout for found in decoded for segment in found for track in segment.tracks}),
         next_seq=[max((segment.next_seq for segment in found), default=0) for found in decoded],
@@ -277,9 +284,8 @@ def pending_of_lane(pending: Iterable[RawBatch], lane: int, lanes: int) -> Itera
     for batch in pending:
         keys = (None if key is None else key.decode(errors="replace") for key in batch.keys)
         mine = [i for i, key in enumerate(keys) if lane_of(key, lanes) == lane]
-        columns = (batch.values, batch.keys, batch.partitions, batch.offsets, batch.timestamps_ms)
         if mine:
-            yield RawBatch(batch.topic, *([column[i] for i in mine] for column in columns))  # type: ignore[arg-type]
+            yield batch.select(mine)
 
 
 def pending_offsets(pending: Sequence[RawBatch]) -> dict[str, dict[int, list[int]]]:

@@ -24,6 +24,7 @@ from udfs.core.kernels.sessions import fold_sessions
 from udfs.core.kernels.tiles import MONDAY_MS, fold_tiles
 from udfs.core.log import Log
 from udfs.core.pages import Pages
+from udfs.core.patience import Joined, Patience, join_or_wait
 from udfs.core.sequence import Sequence
 from udfs.core.sketch_cells import fold_sketches, sketch_makers
 from udfs.core.tracks import Input, Track
@@ -49,6 +50,8 @@ class Answer:
     #: int8 and int64, of the own rows: status, and how far late ones are behind
     status: NDArray[np.int8]
     behind_ms: I64
+    #: of an awaited enrichment: what the readers were joined with
+    joined: Joined | None = None
 
 
 class Store:
@@ -78,26 +81,34 @@ class Store:
         self.pages = Pages(mapping, self.cells, self.log, limit_bytes)
 
     def apply(
-        self, sequence: "Sequence", mapping: MutableMapping[int, bytes] | None, next_number: int, next_seq: int
+        self,
+        sequence: "Sequence",
+        mapping: MutableMapping[int, bytes] | None,
+        next_number: int,
+        next_seq: int,
+        patience: Patience | None = None,
     ) -> tuple["Answer", int]:
         """Take a sequence; append what changed to the log, if there is one.
+
+        With `patience`, readers wait for the rows of the join; features are read for those that have not waited before.
 
         Returns
         -------
         The answer, and the next free segment number.
         """
         brought = self.pages.bring(sequence.keys()) if self.pages is not None else None
-        sweeps = self.cells.sweeps
+        sweeps, clock_ms = self.cells.sweeps, self.cells.clock_ms
         slots = sequence.slots(self.cells)
         status, reborn, behind_ms = self.cells.admit(slots, sequence.times_ms, sequence.seqs, sequence.flags)
         judged = Judged(slots, status, reborn)
         columns: dict[str, pa.Array] = {}
         touched: list[I64] = []
         pools = iter(self.cells.tracks)
+        joined = None
         if self._join is not None:
-            out, rows = self._latest(self._join, next(pools), sequence, judged)
+            joined, out, rows = self._latest(self._join, next(pools), sequence, judged, clock_ms, patience)
             touched.append(rows)
-            columns |= sequence.read(tuple(self._join.take), out)
+            columns |= sequence.read(tuple(self._join.take), out) if joined is None else {}
         for track, cells in zip(self._tracks, pools, strict=True):
             rows = np.empty((2 if track.cut.family == "sessions" else 1) * slots.size, np.int64)
             touched.append(rows)
@@ -121,14 +132,27 @@ class Store:
                 next_number = self.pages.make_room(mapping, next_number, next_seq)
                 if self.cells.sweeps > sweeps:
                     self.pages.forget_idle()
-        return Answer(columns, status[sequence.own_at], behind_ms[sequence.own_at]), next_number
+        held = 0 if patience is None else patience.held
+        columns = {name: column.slice(held) for name, column in columns.items()} if held else columns
+        return Answer(columns, status[sequence.own_at], behind_ms[sequence.own_at], joined), next_number
 
-    def _latest(self, join: Enrichment, cells: Cells, sequence: Sequence, judged: Judged) -> tuple[F64, I64]:
+    def _latest(
+        self,
+        join: Enrichment,
+        cells: Cells,
+        sequence: Sequence,
+        judged: Judged,
+        clock_ms: int,
+        patience: Patience | None,
+    ) -> tuple[Joined | None, F64, I64]:
         events = _events(sequence, tuple(join.take.values()), judged)
         count = events.slots.size
         out, touched = np.empty((count, len(join.take))), np.empty(count, np.int64)
+        if patience is not None:
+            clocks = (clock_ms, self.cells.horizon_ms)
+            return join_or_wait(join, events, sequence.seqs, *clocks, cells.pool, touched, patience), out, touched
         join_latest(events, join.max_age_ms, join.keep_ms, cells.pool, touched, out)
-        return out, touched
+        return None, out, touched
 
     def _fold(self, track: Track, cells: Cells, sequence: Sequence, judged: Judged, touched: I64) -> F64:
         cut, plan, lateness_ms = track.cut, track.plan, self.cells.lateness_ms

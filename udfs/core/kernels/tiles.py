@@ -18,7 +18,7 @@ from udfs.core.kernels.arrays import READS, UPDATES, Events, Plan, Pool
 from udfs.core.kernels.cells import drop_behind, drop_from, find_or_insert
 from udfs.core.kernels.fold import init_irs, update_irs, write_window
 
-AHEAD, DEEP = 32, 4  #: events whose cells are fetched together, and how many cells of each
+AHEAD, DEEP = 32, 64  #: events whose cells are fetched together, and at most how many cells of each
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 MONDAY_MS = 4 * 86_400_000  #: tiles are counted from Monday, 5 January 1970, so that a tile of 7d is a calendar week
@@ -108,12 +108,15 @@ def _fetch(at: int, slots: I64, pool: Pool, cells: I64, folded: F64) -> None:
     for i in range(slots.size):
         cells[i] = pool.head[slots[i]] if slots[i] >= 0 else -1
     seen = 0.0
-    for _ in range(DEEP):
+    found, depth = slots.size, 0
+    while found > 0 and depth < DEEP:
+        found, depth = 0, depth + 1
         for i in range(slots.size):
             cell = cells[i]
             if cell >= 0:
                 seen += pool.tile[cell] + pool.irs[cell, 0]
                 cells[i] = pool.older[cell]
+                found += 1
     folded[0] = seen  # what is read must go somewhere, or the compiler leaves the reads out
 
 
