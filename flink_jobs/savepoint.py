@@ -43,6 +43,8 @@ class Savepoint:
     tables: tuple[str, ...]
     #: topic -> partition -> offset that is read next
     offsets: dict[str, dict[int, int]]
+    #: True: records are under way between operators in it, as in an unaligned checkpoint
+    has_records_under_way: bool
     #: what wrote it; None where only a job can read it, as in a native savepoint or a checkpoint
     header: StateHeader | None
 
@@ -68,6 +70,12 @@ def read_savepoint(path: str) -> Savepoint:
         featurize={uid: match["entity"] for uid, match in found.items()},
         tables=tuple(sorted(set(tables))),
         offsets=_offsets(operators),
+        has_records_under_way=any(
+            not state.isEmpty()
+            for operator in operators
+            for subtask in operator.getStates().toArray()
+            for state in (subtask.getInputChannelState(), subtask.getResultSubpartitionState())
+        ),
         header=_header([one for one in operators if one.getOperatorUid().orElse("") in found]),
     )
 
@@ -77,12 +85,15 @@ def refuse_savepoint(flink: StreamExecutionEnvironment, header: StateHeader) -> 
 
     Raises
     ------
-    StateFormatError : with the migration plan. Where the savepoint does not say what wrote it, the worker refuses it.
+    StateFormatError : with the migration plan. Where this client cannot tell what wrote it, the worker refuses it.
     """
     path = flink._j_stream_execution_environment.getConfiguration().toMap().get("execution.state-recovery.path")
     if path is None:
         return
-    savepoint, lanes = read_savepoint(path), header.definition().lanes
+    try:
+        savepoint, lanes = read_savepoint(path), header.definition().lanes
+    except SavepointError:
+        return  # only the cluster can read it, or nobody: Flink will say
     if savepoint.header is not None:
         refuse_unfit(savepoint.header, header)
     elif savepoint.lanes != lanes:

@@ -42,6 +42,9 @@ def export(flink: StreamExecutionEnvironment, path: str, out: Path) -> Manifest:
     SavepointError : there is none, it is of no scoring job, or the job had no state yet.
     """
     savepoint = read_savepoint(path)
+    if savepoint.has_records_under_way:
+        msg = f"{path}: is an unaligned checkpoint, with records under way between operators; take a savepoint"
+        raise SavepointError(msg)
     configuration = Configuration()
     for name, value in _options(savepoint).items():
         configuration.set_string(name, value)

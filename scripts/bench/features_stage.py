@@ -133,22 +133,20 @@ def main(
     prefix = f"bench-{os.getpid()}"
     given = events(ours, KEYS, 1_000 // RATE)
     sizes = {"headrace": ours, "sql": over, "windows": windows}
-    topics = {way: f"{prefix}-{way}" for way in sizes} | {"warm": f"{prefix}-warm", "warm-few": f"{prefix}-warm-few"}
+    topics = {name: f"{prefix}-{name}" for way in sizes for name in (way, f"{way}-warm")}
     figures: dict[str, float | str] = {}
     rates = {}
     try:
         if not skip_check:
             check(bootstrap, lib, f"{prefix}-check")
             figures["check"] = f"{CHECKED:,} events through ours and SQL, 60 through windows, are what a loop gives"
-        produce(bootstrap, topics["warm"], given[:over])
-        produce(bootstrap, topics["warm-few"], given[: max(windows // 5, 1)])
         for way, count in sizes.items():
+            warm_count = max(count // 4, 1)
+            produce(bootstrap, topics[f"{way}-warm"], given[:warm_count])
             produce(bootstrap, topics[way], given[:count])
-            is_slow = way == "windows"
-            warm_count = max(windows // 5, 1) if is_slow else over
-            warm = topics["warm-few" if is_slow else "warm"]
+            warm = topics[f"{way}-warm"]
             said = run(way, bootstrap, lib, topics[way], count, "--warm-topic", warm, "--warm-count", str(warm_count))
-            if not is_slow and said["rows"] != count:
+            if way != "windows" and said["rows"] != count:
                 sys.exit(f"{way}: {said['rows']} of {count} events came out")
             rates[way] = count / (said["jvm_s"] + said["python_s"])
             print(f"{way}: {rates[way]:,.0f} events per CPU second, load {os.getloadavg()[0]:.1f}", flush=True)
