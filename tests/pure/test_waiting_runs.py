@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pure.samples import EVENTS, FLIGHTS, RATES, SHOP_FEATURES, USER_FEATURES, Sent, cut, payment, raw_batch
@@ -32,7 +32,7 @@ PROFILE_JOIN: dict[str, Any] = {
     "topic": PROFILES,
     "key": "user",
     "entity": "user",
-    "max_age": "20s",
+    "max_age": "3s",
     "keep": "30s",
     "wait": "1500ms",
     "on_missing": "default",
@@ -59,14 +59,16 @@ def pipeline(lanes: int = 3, allowed_lateness: str = "3s") -> Pipeline:
 
 
 def stream(seed: int, count: int) -> list[Sent]:
-    chance, sent = random.Random(seed), list[Sent]()
-    for one in with_streams(seed, count):
-        sent.append(one)
-        if one.topic == EVENTS and one.row["user"] is not None and chance.random() < 0.3:
-            at_ms = one.row["at_ms"] + chance.choice([0, -chance.randrange(9_000), chance.randrange(5_000)])
-            profile = Sent(PROFILES, one.row["user"], {"user": one.row["user"], "at_ms": at_ms, "tier": len(sent) % 5})
-            sent.insert(max(0, len(sent) - chance.randrange(6)), profile)
-    return sent
+    chance = random.Random(seed)
+    sent: list[tuple[float, Sent]] = []
+    for place, one in enumerate(with_streams(seed, count)):
+        sent.append((place, one))
+        user = one.row.get("user")
+        if user is not None and chance.random() < 0.5:
+            at_ms = one.row["at_ms"] - chance.choice([0, chance.randrange(9_000), -chance.randrange(3_000)])
+            profile = {"user": user, "at_ms": at_ms, "tier": chance.choice([None, 1, 2])}
+            sent.append((place + chance.uniform(-1, 8), Sent(PROFILES, user, profile)))
+    return [one for _, one in sorted(sent, key=lambda pair: pair[0])]
 
 
 class Job:
@@ -138,7 +140,7 @@ def batches(sent: Sequence[Sent], chance: random.Random) -> Iterator[RawBatch]:
                 offsets[topic] += len(mine)
 
 
-def ran(seed: int, count: int = 50) -> tuple[list[RawBatch], Job]:
+def ran(seed: int, count: int = 40) -> tuple[list[RawBatch], Job]:
     chance = random.Random(seed)
     inputs = list(batches(stream(seed, count), chance))
     return inputs, Job(chance).run(inputs)
@@ -149,20 +151,27 @@ def waited(observed: dict[Origin, Observed], place: str, entity: str) -> int:
 
 
 def test_the_runs_have_what_they_are_about() -> None:
-    _, job = ran(1, 200)
+    _, job = ran(1, 100)
     observed = dict(job.finish().observed)
-    assert waited(observed, "wait_profiles", "user") > 20
-    assert waited(observed, "wait_rates", "shop") > 20
-    assert waited(observed, "wait_hours", "shop") > 20
+    assert waited(observed, "wait_profiles", "user") > 10
+    assert waited(observed, "wait_rates", "shop") > 10
+    assert waited(observed, "wait_hours", "shop") > 10
     rejected = [seen for origin, seen in observed.items() if origin.topic == EVENTS and seen.features is None]
-    assert len(rejected) > 20
+    assert len(rejected) > 10
     seqs = [seen.order["user"] for seen in observed.values() if seen.features is not None]
     assert seqs != sorted(seqs)
 
 
+@settings(max_examples=5)
 @given(st.integers(0, 10**6))
 def test_what_a_job_logged_is_computed_again(seed: int) -> None:
     inputs, job = ran(seed)
+    held = sum(lane.waiting.held.seqs.size for lanes in job.lanes for lane in lanes if lane.waiting is not None)
+    stopped = check_parity(job.pipeline, FLIGHTS, inputs, dict(job.observed))
+    assert stopped.missing == 0
+    assert stopped.gaps <= 2 * held  # one in each stage
+    assert held or stopped.mismatches == 0
+
     observed = dict(job.finish().observed)
     assert len(observed) == sum(len(raw.values) for raw in inputs)
     report = check_parity(job.pipeline, FLIGHTS, inputs, observed)
@@ -172,7 +181,7 @@ def test_what_a_job_logged_is_computed_again(seed: int) -> None:
 
 
 def test_a_stamp_that_says_another_release_is_found() -> None:
-    inputs, job = ran(2, 120)
+    inputs, job = ran(2, 100)
     observed = dict(job.finish().observed)
     tier = {
         origin: seen
@@ -189,19 +198,10 @@ def test_a_stamp_that_says_another_release_is_found() -> None:
     assert f"tier: live {(seen.features or {})['tier']!r}, offline 7.0" in report.examples[0]
 
 
-@given(st.integers(0, 10**6))
-def test_events_that_wait_when_a_job_stops_are_gaps_and_all_others_are_found(seed: int) -> None:
-    inputs, job = ran(seed)
-    held = sum(lane.waiting.held.seqs.size for lanes in job.lanes for lane in lanes if lane.waiting is not None)
-    report = check_parity(job.pipeline, FLIGHTS, inputs, dict(job.observed))
-    assert report.missing == 0
-    assert report.gaps <= 2 * held  # one in each stage
-    assert held or report.mismatches == 0
-
-
+@settings(max_examples=3)
 @given(st.integers(0, 10**6), st.sampled_from([1.0, 0.5]))
 def test_a_running_job_is_followed_through_its_waits(seed: int, share: float) -> None:
-    inputs, job = ran(seed, 80)
+    inputs, job = ran(seed)
     job.finish()
     follower, chance = Follower(job.pipeline, FLIGHTS, share), random.Random(seed)
     read, logged = 0, 0
@@ -217,10 +217,10 @@ def test_a_running_job_is_followed_through_its_waits(seed: int, share: float) ->
     assert follower.waiting == 0
     assert not follower.examples
     predicted = sum(seen.features is not None for _, seen in job.observed)
-    for name, one in follower.features.items():
-        assert (one.different, one.missing) == (0, 0), name
-        assert one.equal <= predicted
-    assert follower.features["tier"].equal > 0
+    assert all((one.different, one.missing) == (0, 0) for one in follower.features.values())
+    found = {name: one.equal for name, one in follower.features.items()}
+    # Without a shop there are no hours, which are required: every prediction has one.
+    assert all(found[name] == predicted for name in ("rate", "staff", "shop_amount_count_1s") if share == 1.0)
 
 
 def one_by_one(sent: Sequence[Sent]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -243,16 +243,18 @@ def one_by_one(sent: Sequence[Sent]) -> tuple[list[dict[str, Any]], list[dict[st
     return rows, sorted(letters, key=lambda letter: (letter["topic"], letter["offset"]))
 
 
-@given(st.integers(0, 10**6), st.integers(3, 120), st.integers(1, 4))
+@settings(max_examples=4)
+@given(st.integers(0, 10**6), st.integers(3, 70), st.integers(1, 4))
 def test_chunks_and_threads_of_a_backfill_never_show(seed: int, size: int, threads: int) -> None:
-    sent = stream(seed, 60)
+    sent = stream(seed, 30)
     found = together(list(Backfill(pipeline(1), FLIGHTS, threads).run(in_chunks(sent, size))))
     assert found == one_by_one(sent)
 
 
-@given(st.integers(0, 10**6), st.integers(3, 120), st.integers(1, 3))
+@settings(max_examples=4)
+@given(st.integers(0, 10**6), st.integers(3, 70), st.integers(1, 3))
 def test_chunks_never_show_with_several_lanes(seed: int, size: int, threads: int) -> None:
-    sent = stream(seed, 60)
+    sent = stream(seed, 30)
     whole = together(list(Backfill(pipeline(), FLIGHTS, 1).run(in_chunks(sent, 10**6))))
     assert together(list(Backfill(pipeline(), FLIGHTS, threads).run(in_chunks(sent, size)))) == whole
     assert len(whole[0]) + len(whole[1]) == sum(one.topic == EVENTS for one in sent) + sum(
