@@ -14,10 +14,11 @@ from flink_jobs.package import pack
 from flink_jobs.project import archive_jars, shown
 from flink_jobs.rest import FlinkError, FlinkRest, Job
 from flink_jobs.submit import ARCHIVE, SCORE, Submission, submission, submit
+from udfs.core.archive import is_begun
 from udfs.core.checking import CheckedPipeline, check_pipeline
 from udfs.core.definition import Pipeline
 from udfs.core.errors import DefinitionError, ModelError
-from udfs.core.snapshot import StateHeader
+from udfs.core.state_header import StateHeader
 
 LOCAL_REFERENCE = "${services:"
 
@@ -84,6 +85,8 @@ def launch_archive(what: Launch, console: Console) -> Job | None:
     rest = FlinkRest(environment.flink.rest_url)
     if not what.dry_run:
         _refuse_twin(rest, environment.archive_job_name(pipeline.name))
+        if what.savepoint is None and environment.kafka.start == "earliest-offset":
+            _refuse_doubles(root, pipeline.name)
     if local:
         _create_topics(pipeline, environment, console)
     _say(console, f"files go to {root}/{pipeline.name}")
@@ -161,6 +164,20 @@ def _model_version(checked: CheckedPipeline, environment: Environment) -> str:
         raise ModelError(msg) from error
     shutil.rmtree(found.folder, ignore_errors=True)
     return found.contract.version
+
+
+def _refuse_doubles(root: str, pipeline: str) -> None:
+    """A job that starts at the first record again would write every row again."""
+    try:
+        begun = is_begun(root, pipeline)
+    except OSError:  # only the cluster has the credentials
+        return
+    if begun:
+        msg = (
+            f"{root}/{pipeline}: holds rows already, and a start from the first record writes them again; go on with"
+            " --from SAVEPOINT (of `headrace stop`, or a retained checkpoint), or move that folder away"
+        )
+        raise FlinkError(msg)
 
 
 def training_hint(checked: CheckedPipeline) -> str:

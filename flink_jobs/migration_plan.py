@@ -13,7 +13,8 @@ from flink_jobs.project import build_folder
 from udfs.core.errors import StateFormatError
 from udfs.core.loading import load_pipeline
 from udfs.core.migration import MigrationPlan, plan_migration
-from udfs.core.snapshot import MANIFEST_FILE, SnapshotReader, StateHeader
+from udfs.core.snapshot import MANIFEST_FILE, SnapshotReader
+from udfs.core.state_header import StateHeader
 
 STYLES = {"keep": "green", "bootstrap": "cyan", "start empty": "yellow", "drop": "red"}
 

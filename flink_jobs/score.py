@@ -29,8 +29,8 @@ from udfs.core.errors import DefinitionError, HeadraceError
 from udfs.core.features import plan_operators
 from udfs.core.lanes import lane_keys
 from udfs.core.loading import pipeline_folder
-from udfs.core.snapshot import StateHeader
 from udfs.core.stamps import stage_name
+from udfs.core.state_header import StateHeader
 from udfs.featurize import Featurize
 from udfs.publish import Publish
 from udfs.score import Score

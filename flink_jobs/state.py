@@ -131,7 +131,8 @@ def migrate(
     from flink_jobs.migration_plan import print_migration
     from udfs.core.carry import carry
     from udfs.core.migration import plan_migration
-    from udfs.core.snapshot import SnapshotReader, StateHeader, write_snapshot
+    from udfs.core.snapshot import SnapshotReader, write_snapshot
+    from udfs.core.state_header import StateHeader
 
     console = Console()
     prefix = load_yaml(environment, Environment).kafka.topic_prefix

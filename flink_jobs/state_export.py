@@ -24,7 +24,8 @@ from udfs.core.batches import RawBatch
 from udfs.core.carry import carry
 from udfs.core.errors import HeadraceError
 from udfs.core.lanes import lane_keys
-from udfs.core.snapshot import Manifest, Snapshot, StateHeader, write_snapshot
+from udfs.core.snapshot import Manifest, Snapshot, write_snapshot
+from udfs.core.state_header import StateHeader
 from udfs.export import BYTES, MARKER_PARTITION, ExportPending, ExportState, Sent
 
 LINGER_MS = 100

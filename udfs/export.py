@@ -11,7 +11,7 @@ from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeCon
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
-from udfs.core.snapshot import HEADER_STATE, StateHeader, log_name, pages_name
+from udfs.core.state_header import HEADER_STATE, StateHeader, log_name, pages_name
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 MARKER_PARTITION = 2**29 - 1
@@ -56,6 +56,10 @@ class ExportState(KeyedProcessFunction):
                 for number, (_, data) in enumerate(sorted(pages.items()), BEHIND_THE_LOG):
                     yield from _parts("segment", log_name(entity), key, number, data)
         yield ("end", self._uid, key, 0, b"")
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Sent]:
+        """Let the timers of events that wait pass; they were restored with the state."""
+        return iter(())
 
 
 class ExportPending(ProcessFunction):

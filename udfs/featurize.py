@@ -5,13 +5,13 @@ Each lane keeps a header beside its logs: what wrote them. A lane without one ha
 the state snapshot, if the job is given one; a lane with a header never does so again.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyflink.common import Row, Types
-from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext, TimerService
 from pyflink.datastream.state import MapState, MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
@@ -25,15 +25,8 @@ from udfs.core.lanes import split_by_lane
 from udfs.core.letters import no_letters
 from udfs.core.loading import load_pipeline
 from udfs.core.migration import refuse_unfit
-from udfs.core.snapshot import (
-    DUPLICATES,
-    HEADER_STATE,
-    SnapshotReader,
-    StateHeader,
-    log_name,
-    pages_name,
-    pending_of_lane,
-)
+from udfs.core.snapshot import SnapshotReader, pending_of_lane
+from udfs.core.state_header import DUPLICATES, HEADER_STATE, StateHeader, log_name, pages_name
 
 K = TypeVar("K", int, str)
 
@@ -86,9 +79,17 @@ class Featurize(KeyedProcessFunction):
         runtime_context.get_metrics_group().gauge("paged_keys", self._paged_keys)
         self._lane_of_key = {key: lane for lane, key in enumerate(self._lane_keys)}
         self._lanes: dict[int, list[Duplicates | Lane]] = {}
+        self._may_wait = any(join.is_awaited for stage in self._stages for join in stage.enrichments)
+        runtime_context.get_metrics_group().gauge("waiting_events", self._waiting_events)
+        #: Flink key of a lane -> when its first timer fires, as far as it was set here
+        self._timers: dict[int, int] = {}
 
     def _paged_keys(self) -> int:
         return sum(lane.paged_keys for lanes in self._lanes.values() for lane in lanes if isinstance(lane, Lane))
+
+    def _waiting_events(self) -> int:
+        waiting = (lane.waiting for lanes in self._lanes.values() for lane in lanes if isinstance(lane, Lane))
+        return sum(len(one) for one in waiting if one is not None)
 
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take one micro-batch or one encoded piece through the stages."""
@@ -98,14 +99,38 @@ class Featurize(KeyedProcessFunction):
         if begins is not None and self._ingests:
             lane, lanes = self._lane_of_key[key], len(self._lane_keys)
             batches = [*pending_of_lane(begins.pending(), lane, lanes), *batches]
+        now_ms = ctx.timer_service().current_processing_time() if self._may_wait else None
         for batch in batches:
             piece = self._ingests[batch.topic].process(batch) if isinstance(batch, RawBatch) else batch
-            for part in self._lanes[key]:
-                piece = part.process(piece)
+            piece = _through(self._lanes[key], piece, now_ms)
             yield from self._sent(key, piece)
         if begins is not None and self._lane_by:
             # The same lane of the next operator begins, too: soon no state depends on the snapshot any more.
             yield Row(key, Piece(piece.topic, piece.rows.slice(0, 0), no_letters()).encode())
+        if self._may_wait:
+            self._set_timer(key, ctx.timer_service())
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
+        """Let events go on that have waited long enough for an enrichment that may be idle."""
+        key = ctx.get_current_key()
+        if key not in self._lanes:
+            self._start_lane(key)
+        if self._timers.get(key, timestamp) <= timestamp:
+            self._timers.pop(key, None)
+        now_ms = max(timestamp, ctx.timer_service().current_processing_time())
+        for i, lane in enumerate(self._lanes[key], start=1):
+            piece = lane.expire(now_ms) if isinstance(lane, Lane) else None
+            if piece is not None:
+                yield from self._sent(key, _through(self._lanes[key][i:], piece, now_ms))
+        self._set_timer(key, ctx.timer_service())
+
+    def _set_timer(self, key: int, timers: TimerService) -> None:
+        """Set a timer for the event of a lane that goes on first, unless there is one."""
+        waiting = [lane.waiting for lane in self._lanes[key] if isinstance(lane, Lane)]
+        due_ms = min((one.due_ms for one in waiting if one is not None and one.due_ms is not None), default=None)
+        if due_ms is not None and due_ms < self._timers.get(key, due_ms + 1):
+            self._timers[key] = due_ms
+            timers.register_processing_time_timer(due_ms)
 
     def _sent(self, key: int, piece: Piece) -> Iterator[Row]:
         if self._lane_by:
@@ -136,6 +161,13 @@ class Featurize(KeyedProcessFunction):
     def _lane(self, stage: Stage, number: int) -> Lane:
         log, pages = (self._states[name(stage.entity)] for name in (log_name, pages_name))
         return Lane(self._pipeline, stage, number, _StateMapping(log), _StateMapping(pages), self._memory_bytes)
+
+
+def _through(lanes: Sequence[Duplicates | Lane], piece: Piece, now_ms: int | None) -> Piece:
+    """Take a piece through stages, one after the other."""
+    for lane in lanes:
+        piece = lane.process(piece, now_ms) if isinstance(lane, Lane) else lane.process(piece)
+    return piece
 
 
 class _StateMapping(MutableMapping[K, bytes]):

@@ -213,3 +213,11 @@ def test_no_part_of_the_job_is_python(archive: Setting) -> None:
         vertices = [vertex["name"] for vertex in json.load(answer)["vertices"]]
     assert len(vertices) >= len(KINDS)
     assert not [name for name in vertices if "python" in name.lower()]
+
+
+def test_a_start_that_would_write_every_row_again_is_refused(archive: Setting) -> None:
+    arguments = ["run", "archive", "--pipeline", str(archive.folder), "--environment"]
+    archive.headrace("stop", f"headrace-{archive.prefix}shop-archive")
+    done = CliRunner().invoke(app, [*arguments, str(archive.folder / "environment.yaml")])
+    assert done.exit_code == 1
+    assert f"{archive.root}/shop: holds rows already" in done.stderr

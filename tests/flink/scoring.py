@@ -25,7 +25,7 @@ from udfs.core.definition import Pipeline
 from udfs.core.features import plan_operators
 from udfs.core.loading import load_pipeline
 from udfs.core.parity import Observed, Origin, ParityReport, check_parity
-from udfs.core.snapshot import StateHeader
+from udfs.core.state_header import StateHeader
 
 OUTPUT_WAIT_S = 180.0
 Order = dict[str, tuple[int, int]]
@@ -188,6 +188,8 @@ class Outputs:
         found: dict[tuple[str, int], list[int]] = {}
         for seen in self.observed.values():
             for entity, (lane, seq) in seen.order.items():
+                if entity.startswith("wait_"):
+                    continue
                 found.setdefault((entity, lane), []).append(seq)
         return {place: sorted(numbers) for place, numbers in found.items()}
 

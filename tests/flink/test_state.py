@@ -24,7 +24,8 @@ from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
 from udfs.core.features import plan_stages
 from udfs.core.parity import Observed, Origin, ParityReport, check_parity
-from udfs.core.snapshot import SnapshotReader, StateHeader, write_snapshot
+from udfs.core.snapshot import SnapshotReader, write_snapshot
+from udfs.core.state_header import StateHeader
 
 OLD_LANES, NEW_LANES = 2, 4
 

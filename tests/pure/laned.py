@@ -13,7 +13,8 @@ from udfs.core.ingest import ingest_of_topics
 from udfs.core.lane import Lane
 from udfs.core.lanes import lane_of, split_by_lane
 from udfs.core.letters import no_letters
-from udfs.core.snapshot import DUPLICATES, Snapshot, StateHeader, log_name
+from udfs.core.snapshot import Snapshot
+from udfs.core.state_header import DUPLICATES, StateHeader, log_name
 
 Row = dict[str, Any]
 

@@ -23,6 +23,7 @@ from udfs.core.archive import (
     archive_schema,
     archived_features,
     archived_topics,
+    is_begun,
     open_archive,
 )
 from udfs.core.definition import Pipeline
@@ -196,6 +197,15 @@ def test_a_kind_without_files_is_empty_and_no_archive_is_an_error(tmp_path: Path
         open_archive(str(tmp_path / "nowhere"), SHOP, "rejects")
     with pytest.raises(ArchiveError, match="got kind 'reject'; did you mean 'rejects'"):
         open_archive(str(tmp_path), SHOP, "reject")  # type: ignore[arg-type]
+
+
+def test_an_archive_is_begun_once_a_file_is_committed(tmp_path: Path) -> None:
+    assert not is_begun(str(tmp_path), "shop")
+    write(tmp_path, rejects(4), name=".part-1-0-1.inprogress.6f")
+    assert not is_begun(tmp_path.as_uri(), "shop")
+    write(tmp_path, rejects(4))
+    assert is_begun(tmp_path.as_uri(), "shop")
+    assert not is_begun(str(tmp_path), "another")
 
 
 def test_a_root_may_be_relative_to_the_project_and_no_root_is_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
 from udfs.core.migration import MigrationPlan, plan_migration, refuse_unfit
 from udfs.core.offline import chunks
-from udfs.core.snapshot import Snapshot, StateHeader
+from udfs.core.snapshot import Snapshot
+from udfs.core.state_header import StateHeader
 
 USER = {"entity": "user", "of": "amount", "slide": "1s"}
 SHOP = {"entity": "shop", "of": "amount", "take": ["mean"], "over": ["3s"], "slide": "1s"}

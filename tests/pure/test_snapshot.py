@@ -10,14 +10,8 @@ from tests.pure.laned import LanedJob
 from tests.pure.samples import FLIGHTS, random_payments, raw_batch, small_pipeline
 from udfs.core.batches import RawBatch
 from udfs.core.errors import StateFormatError
-from udfs.core.snapshot import (
-    Snapshot,
-    SnapshotReader,
-    StateHeader,
-    pending_of_lane,
-    position,
-    write_snapshot,
-)
+from udfs.core.snapshot import Snapshot, SnapshotReader, pending_of_lane, position, write_snapshot
+from udfs.core.state_header import StateHeader
 
 OFFSETS = {"shop.payments": {0: 40, 1: 7}}
 

@@ -140,7 +140,7 @@ def open_archive(root: str, pipeline: Pipeline, kind: ArchiveKind) -> ds.Dataset
         msg = f"got kind {kind!r}{did_you_mean(kind, KINDS)}"
         raise ArchiveError(msg)
     schema = archive_schema(pipeline, kind).append(pa.field(DAY, pa.date32()))
-    filesystem, base = pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
+    filesystem, base = _place(root)
     folder = archive_folder(base, pipeline.name, kind)
     found = filesystem.get_file_info([base, folder.rpartition("/")[0], folder])
     if found[1].type != pafs.FileType.Directory:
@@ -151,6 +151,22 @@ def open_archive(root: str, pipeline: Pipeline, kind: ArchiveKind) -> ds.Dataset
     days = ds.partitioning(pa.schema([pa.field(DAY, pa.date32())]), flavor="hive")
     # Names that start with a dot are passed over: files that are not committed.
     return ds.dataset(folder, schema, format="parquet", filesystem=filesystem, partitioning=days)
+
+
+def is_begun(root: str, pipeline: str) -> bool:
+    """Say whether rows of a pipeline are archived there already.
+
+    Raises
+    ------
+    OSError : the place cannot be looked at from here, as a store whose credentials only the cluster has.
+    """
+    filesystem, base = _place(root)
+    selector = pafs.FileSelector(f"{base.rstrip('/')}/{pipeline}", allow_not_found=True, recursive=True)
+    return any(found.is_file and not found.base_name.startswith(".") for found in filesystem.get_file_info(selector))
+
+
+def _place(root: str) -> tuple[pafs.FileSystem, str]:
+    return pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
 
 
 def _others(filesystem: pafs.FileSystem, root: pafs.FileInfo, name: str) -> str:

@@ -30,7 +30,7 @@ from udfs.core.lane import Lane
 from udfs.core.lanes import split_by_lane
 from udfs.core.leaving import let_go_by
 from udfs.core.letters import no_letters
-from udfs.core.snapshot import DUPLICATES, log_name
+from udfs.core.state_header import DUPLICATES, log_name
 
 I64 = NDArray[np.int64]
 POSITION = "_position"  #: reserved column: int64, the place of a row in its chunk, over all topics

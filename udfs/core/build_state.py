@@ -12,7 +12,8 @@ from udfs.core.batches import RawBatch
 from udfs.core.carry import carry
 from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.snapshot import Manifest, Snapshot, SnapshotReader, StateHeader
+from udfs.core.snapshot import Manifest, Snapshot, SnapshotReader
+from udfs.core.state_header import StateHeader
 
 
 def build_state(

@@ -26,7 +26,8 @@ from udfs.core.log import Log
 from udfs.core.migration import plan_migration
 from udfs.core.segments import Segment
 from udfs.core.shapes import Shape, join_name, reads_of, shape_name, shapes_of
-from udfs.core.snapshot import DUPLICATES, Snapshot, StateHeader, log_name, position
+from udfs.core.snapshot import Snapshot, position
+from udfs.core.state_header import DUPLICATES, StateHeader, log_name
 from udfs.core.store import Store
 
 I64 = NDArray[np.int64]

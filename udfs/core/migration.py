@@ -11,7 +11,7 @@ from udfs.core.durations import format_duration
 from udfs.core.errors import StateFormatError
 from udfs.core.features import Stage, plan_operators, plan_stages
 from udfs.core.shapes import Shape, join_missing, join_name, missing_of, shape_name, shapes_of
-from udfs.core.snapshot import StateHeader
+from udfs.core.state_header import StateHeader
 from udfs.core.store import Store
 
 Action = Literal["keep", "start empty", "bootstrap", "drop"]

@@ -5,108 +5,29 @@ logs/<log>-<lane>      durable log of one lane, a MessagePack array of its segme
 pending                records that were read and not yet featurized, a MessagePack array of batches in their order
 """
 
-import ast
 import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
 import pyarrow as pa
 from pyarrow import fs
-from pydantic import ValidationError
 
 from udfs.core.batches import RawBatch
-from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.features import feature_set_hash, plan_stages
 from udfs.core.held import is_entry
 from udfs.core.lanes import lane_of
 from udfs.core.segments import Segment
+from udfs.core.state_header import VERSION, StateHeader, decode_versioned
 
-VERSION = 1
 MANIFEST_FILE, PENDING_FILE = "manifest.json", "pending"
 CreatedBy = Literal["export", "backfill", "migrate"]
 T = TypeVar("T")
-
-
-HEADER_STATE, DUPLICATES = "header", "log-duplicates"
-"""Names of the Flink state that holds a lane's header, and of the log of the ids that were seen."""
-
-
-def log_name(entity: str) -> str:
-    """Name of the log of an entity's stage: of its Flink state, and in snapshots."""
-    return f"log-{entity}"
-
-
-def pages_name(entity: str) -> str:
-    """Name of the Flink state where keys of an entity wait that memory has no room for."""
-    return f"pages-{entity}"
-
-
-class StateHeader(msgspec.Struct, frozen=True):
-    """What state says of the job that wrote it; each lane keeps one beside its logs."""
-
-    #: effective definition, as YAML would give it
-    pipeline: dict[str, Any]
-    feature_set: str
-    #: whose stages it has, each with a log
-    entities: list[str]
-    #: True: there is a log of the ids, too
-    has_ids: bool
-    #: digest of the derive function's syntax; None without one
-    derive: str | None = None
-    version: int = VERSION
-
-    @classmethod
-    def of(cls, pipeline: Pipeline, folder: Path) -> Self:
-        """Return the header of a pipeline; `folder` holds its files."""
-        derive = None
-        if pipeline.derive is not None:
-            source = (folder / pipeline.derive.function.partition(":")[0]).read_text(encoding="utf-8")
-            derive = hashlib.sha256(ast.unparse(ast.parse(source)).encode()).hexdigest()[:16]
-        definition = pipeline.model_dump(mode="json", by_alias=True)
-        entities = [stage.entity for stage in plan_stages(pipeline)]
-        has_ids = pipeline.time.duplicates_within_ms > 0
-        return cls(definition, feature_set_hash(pipeline, folder), entities, has_ids, derive)
-
-    @property
-    def logs(self) -> tuple[str, ...]:
-        """Names of the logs."""
-        return (*map(log_name, self.entities), *([DUPLICATES] if self.has_ids else []))
-
-    def encode(self) -> bytes:
-        """Return the bytes that are stored: JSON, with the members of `take` and the like in their order."""
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Read what `encode` wrote.
-
-        Raises
-        ------
-        StateFormatError : it is of another version, or no header.
-        """
-        return _decoded(data, cls, "the header of stored state")
-
-    def definition(self) -> Pipeline:
-        """Return the pipeline that wrote the state.
-
-        Raises
-        ------
-        StateFormatError : this code reads definitions otherwise.
-        """
-        try:
-            return Pipeline.model_validate(self.pipeline)
-        except ValidationError as error:
-            msg = (
-                f"the definition of the job that wrote the state is not valid here: {error}; use the code that wrote it"
-            )
-            raise StateFormatError(msg) from error
 
 
 @dataclass(frozen=True)
@@ -177,7 +98,7 @@ class SnapshotReader:
         except (pa.ArrowException, OSError) as error:
             msg = f"{place}: is no place that can be read: {error}"
             raise StateFormatError(msg) from error
-        self.manifest = _decoded(self._read(MANIFEST_FILE), Manifest, f"{place}/{MANIFEST_FILE}")
+        self.manifest = decode_versioned(self._read(MANIFEST_FILE), Manifest, f"{place}/{MANIFEST_FILE}")
 
     def segments(self, log: str, lane: int) -> list[bytes]:
         """Return the segments of a log in one lane, none where it has no state."""
@@ -298,19 +219,3 @@ def pending_offsets(pending: Sequence[RawBatch]) -> dict[str, dict[int, list[int
     return {
         topic: {one: sorted(of_topic[one]) for one in sorted(of_topic)} for topic, of_topic in sorted(found.items())
     }
-
-
-class _Version(msgspec.Struct):
-    version: int
-
-
-def _decoded(data: bytes, type_: type[T], what: str) -> T:
-    try:
-        version = msgspec.json.decode(data, type=_Version).version
-        if version == VERSION:
-            return msgspec.json.decode(data, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"{what}: {len(data)} bytes that do not say what the state is of: {error}"
-        raise StateFormatError(msg) from error
-    msg = f"{what}: version {version}; this code reads {VERSION}; use the code that wrote it"
-    raise StateFormatError(msg)

@@ -83,6 +83,9 @@ class Waiting:
         self._turn: _Turn
         self._written: tuple[Held, I64]
 
+    def __len__(self) -> int:
+        return int(self.held.seqs.size)
+
     @property
     def due_ms(self) -> int | None:
         """Processing time at which the first event has waited long enough for a join; None: none waits by it."""
