@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := conf flink_jobs udfs models scripts tests
 
-.PHONY: help setup check format test test-pure test-flink test-e2e demo bench-features services-up services-down services-status schema docs package lock clean
+.PHONY: help setup check format test test-pure test-laws test-flink test-e2e demo bench-features services-up services-down services-status schema docs package lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,13 +25,16 @@ format: setup ## sort imports, apply safe fixes and format
 	.venv/bin/ruff check --fix --quiet $(SOURCES) || true
 	.venv/bin/ruff format $(SOURCES)
 
-test: setup ## all three rings, quickest first
-	@failed=0; for ring in pure flink e2e; do \
+test: setup ## all rings, quickest first
+	@failed=0; for ring in pure laws flink e2e; do \
 	  echo "== tests/$$ring"; $(PY) -m pytest tests/$$ring || failed=1; \
 	done; exit $$failed
 
 test-pure: setup ## no JVM, no service
 	$(PY) -m pytest tests/pure
+
+test-laws: setup ## long streams cut, restarted, migrated, computed offline
+	$(PY) -m pytest tests/laws
 
 test-flink: setup ## jobs on a MiniCluster
 	$(PY) -m pytest tests/flink

@@ -3,6 +3,7 @@
 `HEADRACE_TEST_HOME=build/local` uses services that are up already, and leaves them up.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,12 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from scripts.services.endpoints import Endpoints
 
 TESTS = Path(__file__).parent
-RINGS = ("pure", "flink", "e2e")
+RINGS = ("pure", "laws", "flink", "e2e")
+
+# Few examples, in CI always the same. No deadline: the first call of a kernel may compile for seconds.
+settings.register_profile("local", max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             ring = item.path.relative_to(TESTS).parts[0]
             if ring in RINGS:
                 item.add_marker(ring)
+            if ring in {"pure", "laws"}:
+                # An alarm: a thread for each test costs more than most of these tests, and only a JVM needs it.
+                item.add_marker(pytest.mark.timeout(method="signal"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector off the many objects of the loaded libraries."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

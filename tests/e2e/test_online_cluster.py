@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from tests.e2e.redis_server import redis_cluster
-from tests.pure.samples import SHOP_FEATURES, small_pipeline
+from tests.samples import SHOP_FEATURES, small_pipeline
 from udfs.core.online import online_schema, online_tables
 from udfs.online_backfill import Written, write_online
 from udfs.online_reader import AsyncOnlineStore, FeatureRow, OnlineStore

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.e2e.redis_server import free_port, redis_server
-from tests.pure.samples import SHOP_FEATURES, small_pipeline
+from tests.samples import SHOP_FEATURES, small_pipeline
 from udfs.core.online import OnlineRow, online_schema, online_tables
 from udfs.core.online_schema import OnlineStoreError
 from udfs.online_backfill import Written, write_online

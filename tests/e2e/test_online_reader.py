@@ -18,7 +18,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.e2e.redis_server import free_port, redis_server
-from tests.pure.samples import (
+from tests.samples import (
     FLIGHTS,
     RATE_JOIN,
     SHOP_FEATURES,

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 
-from tests.pure.samples import USER_FEATURES, Passage, cut, random_payments, small_pipeline
+from tests.samples import USER_FEATURES, Passage, cut, random_payments, small_pipeline
 
 PLAIN = """
 import json, numba, sys
-from tests.pure.samples import USER_FEATURES, Passage, cut, random_payments, small_pipeline
+from tests.samples import USER_FEATURES, Passage, cut, random_payments, small_pipeline
 passed = Passage(small_pipeline(features=USER_FEATURES), "user").feed(cut(random_payments(5, 80), [40, 41]))
 json.dump([not numba.config.DISABLE_JIT, repr(passed.rows), repr(passed.letters)], sys.stdout)
 """

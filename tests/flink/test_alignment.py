@@ -18,7 +18,7 @@ from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.operators import Recorder
-from tests.pure.samples import EVENTS, RATE_JOIN, RATES, USER_FEATURES, small_pipeline
+from tests.samples import EVENTS, RATE_JOIN, RATES, USER_FEATURES, small_pipeline
 from udfs.batch_rows import RAW_TYPE
 from udfs.core.definition import Pipeline
 from udfs.core.lanes import lane_keys

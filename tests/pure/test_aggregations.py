@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.pure.slow_aggregations import SLOW, Event, Given
+from tests.slow_aggregations import SLOW, Event, Given
 from udfs.core.aggregations import AGGREGATIONS, IRS, Aggregation
 from udfs.core.feature_groups import Take
 from udfs.core.kernels import dispatch

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flink_jobs.archive_rows import prediction_pattern, rows_of, sql_type
 from flink_jobs.config import Environment, archive_of, load_environment
-from tests.pure.samples import declaration
+from tests.samples import declaration
 from udfs.core.archive import (
     DAY,
     KINDS,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scripts.flights import events
 from scripts.flights.poison import LATE, Ledger, poisoned
 from scripts.flights.stream import Events
-from tests.pure.samples import FLIGHTS
+from tests.samples import FLIGHTS
 from udfs.core.batches import RawBatch
 from udfs.core.contract import Contract
 from udfs.core.decoding import Decoder

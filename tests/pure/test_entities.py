@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, FLIGHTS, Passage, cut, payment, random_payments, raw_batch, small_pipeline
+from tests.samples import EVENTS, FLIGHTS, Passage, cut, payment, random_payments, raw_batch, small_pipeline
 from udfs.core.entities import add_entity
 from udfs.core.features import plan_stages
 from udfs.core.ingest import Ingest

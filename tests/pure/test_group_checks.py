@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.pure.samples import FIELDS, RATE_JOIN, declaration, small_pipeline
+from tests.samples import FIELDS, RATE_JOIN, declaration, small_pipeline
 from udfs.core.catalog import CATALOG
 from udfs.core.definition import Pipeline
 from udfs.core.expansion import group_features

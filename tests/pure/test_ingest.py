@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, FIELDS, RATE_JOIN, payment, random_payments, rate, raw_batch, small_pipeline
+from tests.samples import EVENTS, FIELDS, RATE_JOIN, payment, random_payments, rate, raw_batch, small_pipeline
 from udfs.core.batches import Piece
 from udfs.core.errors import DefinitionError
 from udfs.core.ingest import Ingest

@@ -16,8 +16,8 @@ from models.days import DayFolder, FolderError, read_provenance
 from models.history import HistoryError, write_history
 from models.inputs import Files, InputError, Order, find_files
 from models.provenance import describe_files
-from tests.pure.samples import EVENTS, FLIGHTS, RATE_JOIN, RATES, Sent, payment, raw_batch, small_pipeline, with_rates
-from tests.pure.samples import random_payments as payments
+from tests.samples import EVENTS, FLIGHTS, RATE_JOIN, RATES, Sent, payment, raw_batch, small_pipeline, with_rates
+from tests.samples import random_payments as payments
 from udfs.core.features import feature_set_hash
 from udfs.core.ingest import ingest_of_topics
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pure.samples import FLIGHTS, RATE_JOIN, declaration
+from tests.samples import FLIGHTS, RATE_JOIN, declaration
 from udfs.core.errors import DefinitionError
 from udfs.core.loading import load_pipeline
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.pure.samples import EVENTS, declaration, payment, raw_batch, small_pipeline
+from tests.samples import EVENTS, declaration, payment, raw_batch, small_pipeline
 from udfs.core.batches import Piece
 from udfs.core.declarations import Lookup
 from udfs.core.definition import Pipeline

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.pure.samples import FLIGHTS, RATE_JOIN, SHOP_FEATURES, Passage, cut, payment, rate, small_pipeline
+from tests.samples import FLIGHTS, RATE_JOIN, SHOP_FEATURES, Passage, cut, payment, rate, small_pipeline
 from udfs.core.catalog import CATALOG
 from udfs.core.definition import Pipeline
 from udfs.core.offline import featurize_offline

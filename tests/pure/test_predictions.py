@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.pure.samples import FLIGHTS, payment, raw_batch, small_pipeline
+from tests.samples import FLIGHTS, payment, raw_batch, small_pipeline
 from udfs.core.ingest import Ingest
 from udfs.core.model_contract import Meaning, ModelContract, Output, Tensor
 from udfs.core.predictions import KEY_SEPARATOR, RECORD_SEPARATOR, PredictionWriter, finite_rows

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.pure.samples import Passage, small_pipeline
+from tests.samples import Passage, small_pipeline
 from udfs.core.errors import StateFormatError
 from udfs.core.segments import VERSION, Segment, TrackSegment, pack, unpack
 

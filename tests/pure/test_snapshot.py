@@ -1,13 +1,14 @@
 """State snapshots on disk: what is written is read back, what was spoiled or is another version is refused."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.pure.laned import LanedJob
-from tests.pure.samples import FLIGHTS, random_payments, raw_batch, small_pipeline
+from tests.laned import LanedJob
+from tests.samples import FLIGHTS, random_payments, raw_batch, small_pipeline
 from udfs.core.batches import RawBatch
 from udfs.core.errors import StateFormatError
 from udfs.core.snapshot import Snapshot, SnapshotReader, pending_of_lane, position, write_snapshot
@@ -16,6 +17,7 @@ from udfs.core.state_header import StateHeader
 OFFSETS = {"shop.payments": {0: 40, 1: 7}}
 
 
+@cache
 def sample() -> Snapshot:
     pipeline = small_pipeline(lanes=2)
     found = LanedJob(pipeline).feed(random_payments(1, 40)).snapshot()

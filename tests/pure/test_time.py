@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import USER_FEATURES, Passage, Sent, cut, payment, random_payments, small_pipeline
+from tests.samples import USER_FEATURES, Passage, Sent, cut, payment, random_payments, small_pipeline
 from udfs.core.definition import Pipeline
 
 DAY_MS = 86_400_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pure.samples import (
+from tests.samples import (
     EVENTS,
     USER_FEATURES,
     Passage,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, Passage, Sent, cut, payment, random_payments, small_pipeline
-from tests.pure.slow_aggregations import Event
-from tests.pure.slow_windows import Asked, Keys, features
+from tests.laws.slow_windows import Asked, Keys, features
+from tests.samples import EVENTS, Passage, Sent, cut, payment, random_payments, small_pipeline
+from tests.slow_aggregations import Event
 from udfs.core.definition import Pipeline
 from udfs.core.features import windowed_features
 from udfs.core.segments import Segment

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.pure.laned import LanedJob, Row
-from tests.pure.samples import FLIGHTS, RATE_JOIN, Sent, cut, random_payments, small_pipeline, with_rates
+from tests.laned import LanedJob, Row
+from tests.samples import FLIGHTS, RATE_JOIN, Sent, cut, random_payments, small_pipeline, with_rates
 from udfs.core.build_state import build_state
 from udfs.core.carry import carry
 from udfs.core.definition import Pipeline

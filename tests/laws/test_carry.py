@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pure.laned import LanedJob, Row
-from tests.pure.samples import (
+from tests.laned import LanedJob, Row
+from tests.samples import (
     EVENTS,
     RATE_JOIN,
     SHOP_FEATURES,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from tests.pure.slow_aggregations import SLOW, Event, Given
+from tests.slow_aggregations import SLOW, Event, Given
 from udfs.core.durations import parse_duration_ms
 
 EPOCH, DAY_MS = datetime(1970, 1, 1, tzinfo=UTC), 86_400_000

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, FLIGHTS, RATES, SHOP_FEATURES, USER_FEATURES, Sent, cut, payment, raw_batch
-from tests.pure.slow_waits import HOURS, waiting_pipeline, with_streams
-from tests.pure.test_backfill import in_chunks, together
+from tests.laws.slow_waits import HOURS, waiting_pipeline, with_streams
+from tests.laws.test_backfill import in_chunks, together
+from tests.samples import EVENTS, FLIGHTS, RATES, SHOP_FEATURES, USER_FEATURES, Sent, cut, payment, raw_batch
 from udfs.core.backfill import Backfill
 from udfs.core.batches import Piece, RawBatch
 from udfs.core.definition import Pipeline

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import (
+from tests.samples import (
     EVENTS,
     FLIGHTS,
     RATE_JOIN,

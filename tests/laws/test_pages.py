@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import RATE_JOIN, SHOP_FEATURES, Passage, cut, random_payments, small_pipeline, with_rates
+from tests.samples import RATE_JOIN, SHOP_FEATURES, Passage, cut, random_payments, small_pipeline, with_rates
 from udfs.core.definition import Pipeline
 from udfs.core.features import plan_stages
 from udfs.core.ingest import ingest_of_topics

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import (
+from tests.samples import (
     EVENTS,
     RATE_JOIN,
     RATES,

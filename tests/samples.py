@@ -15,7 +15,7 @@ from udfs.core.features import plan_stages
 from udfs.core.ingest import Ingest
 from udfs.core.lane import Lane
 
-FLIGHTS = Path(__file__).parents[2] / "conf" / "flights"
+FLIGHTS = Path(__file__).parents[1] / "conf" / "flights"
 EVENTS, RATES = "shop.payments", "shop.rates"
 FIELDS: dict[str, Any] = {
     "id": "string",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tests.pure.samples import FLIGHTS, Sent, raw_batch
+from tests.samples import FLIGHTS, Sent, raw_batch
 from udfs.core.batches import Piece
 from udfs.core.definition import Pipeline
 from udfs.core.duplicates import Duplicates

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flink_jobs.logged import LoggedError, LogReader, read_archive
 from scripts.kafka.consume import Record
-from tests.pure.samples import (
+from tests.samples import (
     EVENTS,
     FLIGHTS,
     RATE_JOIN,

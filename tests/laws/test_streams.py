@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pure.samples import (
+from tests.laws.slow_windows import Asked, Keys, features
+from tests.samples import (
     EVENTS,
     FLIGHTS,
     RATE_JOIN,
@@ -29,8 +30,7 @@ from tests.pure.samples import (
     small_pipeline,
     with_rates,
 )
-from tests.pure.slow_aggregations import Event
-from tests.pure.slow_windows import Asked, Keys, features
+from tests.slow_aggregations import Event
 from udfs.core.batches import Piece
 from udfs.core.definition import Pipeline
 from udfs.core.features import plan_stages, windowed_features

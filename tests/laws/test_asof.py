@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import (
+from tests.samples import (
     RATE_JOIN,
     RATES,
     SHOP_FEATURES,

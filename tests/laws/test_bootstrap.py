@@ -9,8 +9,8 @@ from flink_jobs import bootstrap
 from flink_jobs.bootstrap import bootstrap_from
 from flink_jobs.config import Environment
 from flink_jobs.sources import source_options
-from tests.pure.laned import LanedJob
-from tests.pure.samples import FLIGHTS, random_payments, small_pipeline
+from tests.laned import LanedJob
+from tests.samples import FLIGHTS, random_payments, small_pipeline
 from udfs.core.errors import StateFormatError
 from udfs.core.snapshot import write_snapshot
 from udfs.core.state_header import StateHeader

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, FLIGHTS, RATE_JOIN, Sent, cut, payment, rate, raw_batch, small_pipeline
+from tests.samples import EVENTS, FLIGHTS, RATE_JOIN, Sent, cut, payment, rate, raw_batch, small_pipeline
 from udfs.core.batches import RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.duplicates import Duplicates, row_digests

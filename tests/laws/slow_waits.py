@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.pure.samples import EVENTS, RATE_JOIN, SHOP_FEATURES, Sent, random_payments, rate, small_pipeline
+from tests.samples import EVENTS, RATE_JOIN, SHOP_FEATURES, Sent, random_payments, rate, small_pipeline
 from udfs.core.declarations import Enrichment
 from udfs.core.definition import Pipeline
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pure.samples import EVENTS, FIELDS, FLIGHTS, Sent, cut, payment, rate, raw_batch
-from tests.pure.slow_waits import HOURS_JOIN, SlowWaits, waiting_pipeline, with_streams
+from tests.laws.slow_waits import HOURS_JOIN, SlowWaits, waiting_pipeline, with_streams
+from tests.samples import EVENTS, FIELDS, FLIGHTS, Sent, cut, payment, rate, raw_batch
 from udfs.core.batches import Piece, RawBatch
 from udfs.core.definition import Pipeline
 from udfs.core.errors import StateFormatError
@@ -358,7 +358,7 @@ def test_the_golden_entry_is_read_as_ever() -> None:
 def write_golden() -> None:
     """Write the golden file of the present version, once, when a version is new:
 
-    python -c "from tests.pure.test_waiting import write_golden; write_golden()"
+    python -c "from tests.laws.test_waiting import write_golden; write_golden()"
     """
     events = [payment(i, 10_000 + i, "ü 🛫", shop="s", amount=-0.5, units=2**40) for i in range(2)]
     passed = Waits(waits_for_rates("null")).feed(cut(events), now_ms=5_000)
