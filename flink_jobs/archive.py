@@ -22,10 +22,10 @@ from flink_jobs.lanes import with_clause
 from flink_jobs.project import archive_jars
 from flink_jobs.sources import epoch_ms, source_options
 from flink_jobs.uids import name_operators
-from udfs.core.archive import ArchiveKind, archive_folder, archive_schema, archived_topics
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline, pipeline_folder
 from udfs.core.errors import HeadraceError
-from udfs.core.loading import load_pipeline, pipeline_folder
+from udfs.core.offline.archive import ArchiveKind, archive_folder, archive_schema, archived_topics
 
 # A file is open for each day that rows come for, a year of them when a backlog is read. With these its memory follows
 # its rows (about 1 MB for a thousand with 60 columns), up to a row group; Parquet's own settings take 3 MB at once.

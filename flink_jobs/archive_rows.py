@@ -1,4 +1,4 @@
-"""How a record of a topic becomes a row of the archive, as SQL; the columns are those of `udfs.core.archive`.
+"""How a record of a topic becomes a row of the archive, as SQL; the columns are those of `udfs.core.offline.archive`.
 
 Each query reads the columns v, k, part, off, ms (Kafka timestamp, epoch ms) and h (headers) of a table, and nothing in
 it can fail: what is not there or not readable is null. Text is cut by patterns that only whole JSON values match, and
@@ -7,8 +7,8 @@ numbers are cast from their own text, so that a float64 keeps its bits.
 
 import pyarrow as pa
 
-from udfs.core.archive import ArchiveKind, archive_schema, archived_features, archived_topics, stamp_columns
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.archive import ArchiveKind, archive_schema, archived_features, archived_topics, stamp_columns
 
 STRING = r'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
 PLAIN = r'"[^"\\]*+"'  # what has no escapes

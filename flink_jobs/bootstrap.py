@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from udfs.core.errors import StateFormatError
-from udfs.core.migration import refuse_unfit
-from udfs.core.snapshot import SnapshotReader
-from udfs.core.state_header import StateHeader
+from udfs.core.state.header import StateHeader
+from udfs.core.state.migration import refuse_unfit
+from udfs.core.state.snapshot import SnapshotReader
 
 SHIPPED_BYTES_MAX = 256 * 1024 * 1024
 """A larger snapshot is read by the workers, not sent to them with the job."""

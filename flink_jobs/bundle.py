@@ -11,9 +11,9 @@ from pathlib import Path
 import yaml
 from pyflink.datastream import StreamExecutionEnvironment
 
-from udfs.core.definition import Pipeline
-from udfs.core.loading import PIPELINE_FILE
-from udfs.core.model_files import CONTRACT_FILE, ONNX_FILE
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import PIPELINE_FILE
+from udfs.core.model.files import CONTRACT_FILE, ONNX_FILE
 
 BUNDLE = "bundle"
 PIPELINE_FOLDER, MODEL_FOLDER, STATE_FOLDER = f"{BUNDLE}/pipeline", f"{BUNDLE}/model", f"{BUNDLE}/state"

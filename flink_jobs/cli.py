@@ -14,8 +14,8 @@ from flink_jobs import offline, parts, state
 from flink_jobs.config import DEFAULT_ENVIRONMENT
 from flink_jobs.parity import parity
 from flink_jobs.project import conf_folder, project_root, shown
+from udfs.core.declare.loading import PIPELINE_FILE, load_pipeline, load_yaml, pipeline_folder
 from udfs.core.errors import DefinitionError, HeadraceError
-from udfs.core.loading import PIPELINE_FILE, load_pipeline, load_yaml, pipeline_folder
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -93,7 +93,7 @@ def validate(
 
     Example: headrace validate conf/flights
     """
-    from udfs.core.checking import check_pipeline
+    from udfs.core.plan.checking import check_pipeline
 
     named = pipelines or sorted(conf_folder().glob(f"*/{PIPELINE_FILE}"))
     folders = [pipeline_folder(path) for path in named]

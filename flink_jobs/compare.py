@@ -10,11 +10,11 @@ from flink_jobs.kafka_records import KafkaRecords
 from flink_jobs.logged import read_archive, read_topics
 from models.history import History
 from models.inputs import InputError, Records, find_files
-from udfs.core.batches import RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.features import feature_set_hash
-from udfs.core.follow import Follower
-from udfs.core.parity import ParityReport, check_parity
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.follow import Follower
+from udfs.core.offline.parity import ParityReport, check_parity
+from udfs.core.plan.features import feature_set_hash
+from udfs.core.rows.batches import RawBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from models.cache import ModelCache
-from udfs.core.contract import Declared
-from udfs.core.durations import DurationMs
+from udfs.core.declare.contract import Declared
+from udfs.core.declare.durations import DurationMs
+from udfs.core.declare.loading import load_yaml
 from udfs.core.errors import DefinitionError
 from udfs.core.home import services_home
-from udfs.core.loading import load_yaml
 from udfs.core.references import resolve
 
 DEFAULT_ENVIRONMENT = Path(__file__).parent.parent / "conf" / "local.yaml"

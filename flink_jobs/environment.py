@@ -6,8 +6,8 @@ from pyflink.common import Configuration
 from pyflink.datastream import StreamExecutionEnvironment
 
 from flink_jobs.config import Environment
-from udfs.core.declarations import Latency
-from udfs.core.definition import Pipeline
+from udfs.core.declare.declarations import Latency
+from udfs.core.declare.definition import Pipeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Continuous parity: follows the topics of a running job, and exports what `udfs.core.follow` finds as metrics."""
+"""Continuous parity: follows the topics of a running job; what it finds is exported as metrics."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from flink_jobs.config import Kafka
 from flink_jobs.logged import LogReader
 from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import consumer_of, record_of
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import feature_set_hash
-from udfs.core.follow import Follower
+from udfs.core.offline.follow import Follower
+from udfs.core.plan.features import feature_set_hash
 
 _POLL_MS, _MAX_POLL_RECORDS = 200, 5_000
 

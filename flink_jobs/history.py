@@ -14,7 +14,7 @@ from flink_jobs.config import Kafka
 from flink_jobs.kafka_records import KafkaRecords, full_pieces
 from models.history import ROW_GROUP_ROWS, SCHEMA, HistoryError, write_pieces
 from scripts.kafka.consume import Record
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 
 
 def topics_to_read(pipeline: Pipeline) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from models.inputs import InputError, Order, Records, by_event_time, label_of
 from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record, consumer_of, record_of
 from scripts.kafka.errors import ReadTimeoutError
-from udfs.core.backfill import Chunk, Part
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.backfill import Chunk, Part
 
 CHUNK_RECORDS = 65_536
 MOST_HELD_RECORDS = 20_000  #: of one partition that waits for others

@@ -50,14 +50,14 @@ def lanes_of_table(
 ) -> DataStream:
     """Return a table of records as micro-batches, rows of `BATCH_TYPE`, each holding those of one lane in their order.
 
-    The lane of a record is `ABS(MOD(HASH_CODE(key), lanes))`, 0 for a null key, as in `udfs.core.lanes.lane_of`.
+    The lane of a record is `ABS(MOD(HASH_CODE(key), lanes))`, 0 for a null key, as in `udfs.core.rows.lanes.lane_of`.
 
     Parameters
     ----------
     table : with the columns of `lanes_of_topic`; unique in the job; the uids of its operators follow from its name
     topic : what the batches say they are of
     linger_ms : how long records are collected, in processing time
-    lane_keys : see `udfs.core.lanes.lane_keys`
+    lane_keys : see `udfs.core.rows.lanes.lane_keys`
     """
     numbers = ", ".join(str(key) for key in lane_keys)
     batches = tables.to_data_stream(

@@ -14,11 +14,11 @@ from flink_jobs.package import pack
 from flink_jobs.project import archive_jars, shown
 from flink_jobs.rest import FlinkError, FlinkRest, Job
 from flink_jobs.submit import ARCHIVE, SCORE, Submission, submission, submit
-from udfs.core.archive import is_begun
-from udfs.core.checking import CheckedPipeline, check_pipeline
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import DefinitionError, ModelError
-from udfs.core.state_header import StateHeader
+from udfs.core.offline.archive import is_begun
+from udfs.core.plan.checking import CheckedPipeline, check_pipeline
+from udfs.core.state.header import StateHeader
 
 LOCAL_REFERENCE = "${services:"
 

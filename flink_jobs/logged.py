@@ -1,4 +1,4 @@
-"""What a scoring job logged, for `udfs.core.parity`: read from its output topics, or from their archive."""
+"""What a scoring job logged, for `udfs.core.offline.parity`: read from its output topics, or from their archive."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from flink_jobs.config import Kafka
 from flink_jobs.kafka_records import KafkaRecords
 from scripts.kafka.consume import Record
-from udfs.core.archive import ArchiveKind, archived_features, open_archive, stamp_columns
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import feature_columns, order_places
-from udfs.core.parity import Logged, stamp_schema
+from udfs.core.offline.archive import ArchiveKind, archived_features, open_archive, stamp_columns
+from udfs.core.offline.parity import Logged, stamp_schema
+from udfs.core.plan.features import feature_columns, order_places
 
 LETTERS: tuple[ArchiveKind, ...] = ("rejects", "late", "order")
 _HEADER = "headrace."

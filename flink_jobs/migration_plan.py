@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flink_jobs.project import build_folder
+from udfs.core.declare.loading import load_pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.loading import load_pipeline
-from udfs.core.migration import MigrationPlan, plan_migration
-from udfs.core.snapshot import MANIFEST_FILE, SnapshotReader
-from udfs.core.state_header import StateHeader
+from udfs.core.state.header import StateHeader
+from udfs.core.state.migration import MigrationPlan, plan_migration
+from udfs.core.state.snapshot import MANIFEST_FILE, SnapshotReader
 
 STYLES = {"keep": "green", "bootstrap": "cyan", "start empty": "yellow", "drop": "red"}
 
@@ -55,7 +55,7 @@ def header_of(place: str) -> StateHeader:
 
 
 def to_json(plan: MigrationPlan) -> str:
-    """Return the plan as JSON; the keys are the names in `udfs.core.migration`."""
+    """Return the plan as JSON; the keys are the names in `udfs.core.state.migration`."""
     return json.dumps({**asdict(plan), "fits": plan.fits}, indent=2)
 
 

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from flink_jobs.config import DEFAULT_ENVIRONMENT, load_environment
 from flink_jobs.project import shown
-from udfs.core.durations import parse_duration_ms
-from udfs.core.loading import load_pipeline, pipeline_folder
+from udfs.core.declare.durations import parse_duration_ms
+from udfs.core.declare.loading import load_pipeline, pipeline_folder
 
 if TYPE_CHECKING:
     from models.backfill import Counts

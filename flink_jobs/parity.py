@@ -13,13 +13,13 @@ from rich.table import Column, Table
 
 from flink_jobs.config import DEFAULT_ENVIRONMENT, load_environment
 from flink_jobs.offline import EnvironmentOption, PipelineOption
-from udfs.core.durations import parse_duration_ms
+from udfs.core.declare.durations import parse_duration_ms
+from udfs.core.declare.loading import load_pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.loading import load_pipeline
 
 if TYPE_CHECKING:
     from flink_jobs.compare import Compared
-    from udfs.core.follow import Follower
+    from udfs.core.offline.follow import Follower
 
 METRICS_PORT = 9108
 

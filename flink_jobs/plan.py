@@ -12,11 +12,11 @@ from rich.tree import Tree
 
 from flink_jobs.config import Environment
 from flink_jobs.environment import latency_knobs
-from udfs.core.definition import Pipeline
-from udfs.core.durations import UNITS_MS, format_duration
-from udfs.core.features import plan_operators
-from udfs.core.plan import describe
-from udfs.core.plan_report import PlanReport, Runtime, StagePlan
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.durations import UNITS_MS, format_duration
+from udfs.core.plan.describe import describe
+from udfs.core.plan.features import plan_operators
+from udfs.core.plan.report import PlanReport, Runtime, StagePlan
 
 TEXT_WIDTH = 140
 """Columns of the text where the output is no terminal."""
@@ -41,7 +41,7 @@ def plan(pipeline: Pipeline, folder: Path, environment: Environment) -> PlanRepo
 
 
 def to_json(report: PlanReport) -> str:
-    """Return the plan as JSON; the keys are the names in `udfs.core.plan_report`."""
+    """Return the plan as JSON; the keys are the names in `udfs.core.plan.report`."""
     return json.dumps(asdict(report), indent=2)
 
 

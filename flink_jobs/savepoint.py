@@ -15,8 +15,8 @@ from pyflink.java_gateway import get_gateway
 from flink_jobs.failures import root_cause
 from flink_jobs.lanes import KEY_TYPE
 from udfs.core.errors import HeadraceError, StateFormatError
-from udfs.core.migration import refuse_unfit
-from udfs.core.state_header import HEADER_STATE, StateHeader
+from udfs.core.state.header import HEADER_STATE, StateHeader
+from udfs.core.state.migration import refuse_unfit
 
 _FEATURIZE = re.compile(r"(featurize(?:-(?P<entity>.+))?)-of-(?P<lanes>\d+)")
 _TABLE = re.compile(r"(?P<table>events|enrichment_.+)-of-\d+-\d+")

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from flink_jobs.config import Environment
-from udfs.core.definition import Pipeline
-from udfs.core.durations import format_duration
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.durations import format_duration
 
 SCHEMAS: dict[str, type[BaseModel]] = {"pipeline.schema.json": Pipeline, "environment.schema.json": Environment}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

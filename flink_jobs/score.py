@@ -23,14 +23,14 @@ from flink_jobs.sinks import write_outputs
 from flink_jobs.sources import source_options, watermark
 from models.registry import resolve
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
-from udfs.core.checking import check_pipeline
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import pipeline_folder
 from udfs.core.errors import DefinitionError, HeadraceError
-from udfs.core.features import plan_operators
-from udfs.core.lanes import lane_keys
-from udfs.core.loading import pipeline_folder
-from udfs.core.stamps import stage_name
-from udfs.core.state_header import StateHeader
+from udfs.core.plan.checking import check_pipeline
+from udfs.core.plan.features import plan_operators
+from udfs.core.rows.lanes import lane_keys
+from udfs.core.stage.stamps import stage_name
+from udfs.core.state.header import StateHeader
 from udfs.featurize import Featurize
 from udfs.publish import Publish
 from udfs.score import Score

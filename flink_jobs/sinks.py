@@ -8,8 +8,8 @@ from pyflink.table import StreamTableEnvironment
 from flink_jobs.config import Environment
 from flink_jobs.lanes import with_clause
 from flink_jobs.uids import name_operators
-from udfs.core.definition import Pipeline
-from udfs.core.predictions import KEY_SEPARATOR, RECORD_SEPARATOR
+from udfs.core.declare.definition import Pipeline
+from udfs.core.model.predictions import KEY_SEPARATOR, RECORD_SEPARATOR
 
 SINK = "headrace_sink"
 

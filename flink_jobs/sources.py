@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from flink_jobs.config import Environment
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages
 
 
 def source_options(

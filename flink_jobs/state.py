@@ -13,11 +13,11 @@ from rich.console import Console
 from flink_jobs import offline
 from flink_jobs.config import DEFAULT_ENVIRONMENT, Environment, load_environment
 from flink_jobs.project import shown
+from udfs.core.declare.loading import load_pipeline, load_yaml, pipeline_folder
 from udfs.core.errors import HeadraceError
-from udfs.core.loading import load_pipeline, load_yaml, pipeline_folder
 
 if TYPE_CHECKING:
-    from udfs.core.snapshot import Manifest
+    from udfs.core.state.snapshot import Manifest
 
 EXPORT_TIMEOUT_S = 1800.0
 app = typer.Typer(
@@ -58,7 +58,7 @@ def export(
     from flink_jobs.launch import is_local
     from flink_jobs.package import pack
     from flink_jobs.submit import EXPORT, submission
-    from udfs.core.snapshot import SnapshotReader
+    from udfs.core.state.snapshot import SnapshotReader
 
     flink = (load_environment(environment) if on_cluster else load_yaml(environment, Environment)).flink
     arguments = (savepoint, str(out.absolute()))
@@ -101,8 +101,8 @@ def build(
 
     Example: headrace state build --pipeline conf/flights --input flights.parquet --out state
     """
-    from udfs.core.build_state import build_state
-    from udfs.core.snapshot import SnapshotReader, write_snapshot
+    from udfs.core.offline.state import build_state
+    from udfs.core.state.snapshot import SnapshotReader, write_snapshot
 
     declared, console = load_pipeline(pipeline), Console()
     prefix = load_yaml(environment, Environment).kafka.topic_prefix
@@ -129,10 +129,10 @@ def migrate(
     Example: headrace state migrate state --pipeline conf/flights --out migrated
     """
     from flink_jobs.migration_plan import print_migration
-    from udfs.core.carry import carry
-    from udfs.core.migration import plan_migration
-    from udfs.core.snapshot import SnapshotReader, write_snapshot
-    from udfs.core.state_header import StateHeader
+    from udfs.core.state.carry import carry
+    from udfs.core.state.header import StateHeader
+    from udfs.core.state.migration import plan_migration
+    from udfs.core.state.snapshot import SnapshotReader, write_snapshot
 
     console = Console()
     prefix = load_yaml(environment, Environment).kafka.topic_prefix

@@ -20,12 +20,12 @@ from pyflink.table import StreamTableEnvironment
 
 from flink_jobs.lanes import by_lane, lanes_of_table, with_clause
 from flink_jobs.savepoint import Savepoint, SavepointError, read_savepoint
-from udfs.core.batches import RawBatch
-from udfs.core.carry import carry
 from udfs.core.errors import HeadraceError
-from udfs.core.lanes import lane_keys
-from udfs.core.snapshot import Manifest, Snapshot, write_snapshot
-from udfs.core.state_header import StateHeader
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.lanes import lane_keys
+from udfs.core.state.carry import carry
+from udfs.core.state.header import StateHeader
+from udfs.core.state.snapshot import Manifest, Snapshot, write_snapshot
 from udfs.export import BYTES, MARKER_PARTITION, ExportPending, ExportState, Sent
 
 LINGER_MS = 100

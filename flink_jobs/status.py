@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flink_jobs.rest import FlinkRest, Health, Job
-from udfs.core.durations import UNITS_MS
+from udfs.core.declare.durations import UNITS_MS
 
 
 def jobs_status(rest: FlinkRest) -> list[dict[str, Any]]:

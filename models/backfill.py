@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from models.days import DayFolder
 from models.inputs import Input, Records
 from models.provenance import describe
-from udfs.core.backfill import Backfill
-from udfs.core.batches import VALUE, lane_column, seq_column
-from udfs.core.definition import Pipeline
-from udfs.core.features import order_places
-from udfs.core.letters import LETTERS
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.backfill import Backfill
+from udfs.core.plan.features import order_places
+from udfs.core.rows.batches import VALUE, lane_column, seq_column
+from udfs.core.rows.letters import LETTERS
 
 T = TypeVar("T")
 LETTERS_FILE = "_letters.parquet"

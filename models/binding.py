@@ -9,9 +9,9 @@ import numpy as np
 from models.check import check_file, named_features
 from models.trial import LIMIT_S, limited, random_rows
 from udfs.core.errors import did_you_mean
-from udfs.core.model import ONNX_TYPES, open_session
-from udfs.core.model_contract import NUMBER_MEANINGS, Dtype, Meaning, Output, Tensor
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import NUMBER_MEANINGS, Dtype, Meaning, Output, Tensor
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import ONNX_TYPES, open_session
 
 _DTYPES = {onnx: cast("Dtype", name) for name, onnx in ONNX_TYPES.items()}
 _PROBABILITIES = ("probabilities", "output_probability", "probability")

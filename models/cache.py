@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from udfs.core.model_files import CONTRACT_FILE, FILES, MAX_BYTES, plain_name, read_file, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.files import CONTRACT_FILE, FILES, MAX_BYTES, plain_name, read_file, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 KEPT = 50
 """Answers that are kept, the newest ones."""

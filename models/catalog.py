@@ -16,9 +16,9 @@ from models.versions import (
     find_model,
     find_version,
 )
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import GOLDEN_FILE
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import GOLDEN_FILE
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -8,10 +8,10 @@ import msgspec
 from models.formats import refuse_other_formats
 from models.golden import Golden
 from models.onnx_wire import References, references
-from udfs.core.model import Scorer
-from udfs.core.model_contract import ModelContract, in_order
-from udfs.core.model_files import MAX_BYTES, ONNX_FILE
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract, in_order
+from udfs.core.model.files import MAX_BYTES, ONNX_FILE
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 #: domain -> oldest and newest version that is supported: what ONNX Runtime guarantees, as far as ONNX has released it

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from models import commands, views
 from models.console import MlflowOption, mlflow_uri, print_pairs, steps
+from udfs.core.declare.loading import load_pipeline, pipeline_folder
 from udfs.core.errors import HeadraceError
-from udfs.core.loading import load_pipeline, pipeline_folder
 
 app = typer.Typer(help="Train models, register them, compare and promote them.", no_args_is_help=True)
 

@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 
 from models.console import JsonOption, MlflowOption, mlflow_uri, print_json, print_pairs, steps
+from udfs.core.declare.loading import pipeline_folder
 from udfs.core.errors import HeadraceError, did_you_mean
-from udfs.core.loading import pipeline_folder
-from udfs.core.model_contract import Meaning
+from udfs.core.model.contract import Meaning
 
 Version = Annotated[str, typer.Argument(metavar="NAME[@ALIAS|/VERSION]", help="Default: the newest version.")]
 
@@ -111,7 +111,7 @@ def promote(
 ) -> None:
     """Fetch a version, check it as a job would, and point an alias at it; a deployment that watches it redeploys."""
     from models.promotion import promote as move
-    from udfs.core.checking import check_pipeline
+    from udfs.core.plan.checking import check_pipeline
 
     uri = mlflow_uri(mlflow)
     feature_set = None if pipeline is None else check_pipeline(pipeline_folder(pipeline)).feature_set

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from models.catalog import VersionEntry, describe
 from models.package import Package
 from models.registry import resolve
-from udfs.core.model import F32, Scorer
-from udfs.core.model_contract import NUMBER_MEANINGS, ModelContract
+from udfs.core.model.contract import NUMBER_MEANINGS, ModelContract
+from udfs.core.model.scorer import F32, Scorer
 
 TIMED_RUNS = 20
 

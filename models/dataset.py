@@ -22,10 +22,10 @@ from models.days import DayFolder
 from models.inputs import Input, label_of
 from models.labels import Labels, Rules
 from models.provenance import describe
-from udfs.core.batches import add_columns
-from udfs.core.definition import Pipeline
-from udfs.core.features import feature_columns
-from udfs.core.letters import LETTERS
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import feature_columns
+from udfs.core.rows.batches import add_columns
+from udfs.core.rows.letters import LETTERS
 
 KIND = "training set"
 LABEL, LABEL_VALUE, LABEL_TIME_MS, SPLIT = "_label", "_label_value", "_label_time_ms", "_split"

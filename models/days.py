@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from udfs.core.batches import join_batches
 from udfs.core.errors import HeadraceError
+from udfs.core.rows.batches import join_batches
 
 DAY_MS = 86_400_000
 ROW_GROUP_ROWS = 131_072

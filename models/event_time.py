@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from udfs.core.backfill import Chunk, Part
-from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, Piece, join_batches
-from udfs.core.columns import from_columns, time_column
-from udfs.core.contract import Contract
-from udfs.core.letters import no_letters
+from udfs.core.declare.contract import Contract
+from udfs.core.offline.backfill import Chunk, Part
+from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, Piece, join_batches
+from udfs.core.rows.columns import from_columns, time_column
+from udfs.core.rows.letters import no_letters
 
 I64 = NDArray[np.int64]
 CHUNK_ROWS = 131_072

@@ -19,10 +19,10 @@ from models.days import PROVENANCE, read_provenance
 from models.history import check_history
 from models.inputs import Files, label_of
 from models.labels import Rules
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import ModelError
-from udfs.core.features import feature_columns, feature_set_hash
-from udfs.core.model import F32, feature_matrix
+from udfs.core.model.scorer import F32, feature_matrix
+from udfs.core.plan.features import feature_columns, feature_set_hash
 
 THREADS = os.cpu_count() or 1
 

@@ -11,9 +11,9 @@ from models.check import FEATURES_METADATA, check_model, check_strictly
 from models.examples import Examples
 from models.training import Fitted
 from udfs.core.errors import ModelError
-from udfs.core.model import F32, Scorer
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.model_files import ONNX_FILE, sha256
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.files import ONNX_FILE, sha256
+from udfs.core.model.scorer import F32, Scorer
 
 INPUT, OUTPUT, POSITIVE_COLUMN = "features", "probabilities", 1
 TARGET_OPSET = 15

@@ -14,13 +14,13 @@ from models.formats import refuse_pickle_names
 from models.lineage import feature_sources
 from models.package import EXPECTED_TOLERANCE, Package
 from models.registration import Entry
-from udfs.core.checking import check_pipeline
 from udfs.core.errors import did_you_mean
-from udfs.core.ingest import number_column
-from udfs.core.model import Matrix
-from udfs.core.model_contract import ModelContract, Output
-from udfs.core.model_files import MAX_BYTES, ONNX_FILE, plain_name, read_file, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract, Output
+from udfs.core.model.files import MAX_BYTES, ONNX_FILE, plain_name, read_file, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Matrix
+from udfs.core.plan.checking import check_pipeline
+from udfs.core.rows.ingest import number_column
 
 EXPECTED = "expected"
 """Column of golden rows that holds what the model's own library gives: a number, or a list of them."""

@@ -1,6 +1,6 @@
 """What a file that is not ONNX is, told from its first bytes without opening it: a refusal can say what to do."""
 
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".sav", ".dill", ".cloudpickle", ".pt", ".pth", ".ckpt", ".skops")
 """Files of these names hold Python objects; none is ever opened."""
@@ -39,7 +39,7 @@ def refuse_other_formats(content: bytes, what: str) -> None:
     >>> import pickle
     >>> refuse_other_formats(pickle.dumps([1]), "model.onnx")
     Traceback (most recent call last):
-    udfs.core.refusals.ModelRefusedError: model.onnx: holds pickled Python objects, which run code when they are \
+    udfs.core.model.refusals.ModelRefusedError: model.onnx: holds pickled Python objects, which run code when they are \
 loaded; export it as ONNX instead (skl2onnx, onnxmltools, torch.onnx.export) [pickle]
     """
     is_archive = content.startswith(b"PK\x03\x04")

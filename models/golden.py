@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.trial import trial
-from udfs.core.model import F32, Matrix, Scorer
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import GOLDEN_FILE
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import GOLDEN_FILE
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import F32, Matrix, Scorer
 
 GOLDEN_ROWS = 256
 #: another processor may round the logistic function differently in the last place; of the score, or of 1 if it is less

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from udfs.core.backfill import Chunk, Part
-from udfs.core.batches import RawBatch
 from udfs.core.errors import HeadraceError, did_you_mean
+from udfs.core.offline.backfill import Chunk, Part
+from udfs.core.rows.batches import RawBatch
 
 SCHEMA = pa.schema(
     [

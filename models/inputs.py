@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from models.event_time import CHUNK_ROWS, Table, TimeOrder
 from models.history import History, is_history
 from models.provenance import describe_files
-from udfs.core.backfill import Chunk
-from udfs.core.batches import TIMESTAMP_MS, VALUE, RawBatch
-from udfs.core.contract import Contract
-from udfs.core.declarations import Label
-from udfs.core.definition import Pipeline
+from udfs.core.declare.contract import Contract
+from udfs.core.declare.declarations import Label
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import DefinitionError, HeadraceError, did_you_mean
-from udfs.core.ingest import ingest_of_topics
+from udfs.core.offline.backfill import Chunk
+from udfs.core.rows.batches import TIMESTAMP_MS, VALUE, RawBatch
+from udfs.core.rows.ingest import ingest_of_topics
 
 Order = Literal["kafka", "event-time"]
 SUFFIXES = (".parquet", ".csv")

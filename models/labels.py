@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from udfs.core.backfill import Chunk
-from udfs.core.batches import RawBatch, join_batches
-from udfs.core.declarations import Label
-from udfs.core.decoding import Decoder
-from udfs.core.ingest import number_column
-from udfs.core.letters import no_letters
+from udfs.core.declare.declarations import Label
+from udfs.core.offline.backfill import Chunk
+from udfs.core.rows.batches import RawBatch, join_batches
+from udfs.core.rows.decoding import Decoder
+from udfs.core.rows.ingest import number_column
+from udfs.core.rows.letters import no_letters
 
 I64 = NDArray[np.int64]
 FOREVER_MS = int(np.iinfo(np.int64).max)

@@ -20,8 +20,8 @@ from models.registration import Entry, Registered, publish
 from models.tracking import probe
 from models.training import Fitted, Parameters, TrainedModel, fit
 from models.versions import BASELINE
-from udfs.core.loading import load_pipeline
-from udfs.core.model import Scorer
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.scorer import Scorer
 
 MEASURES = ("auc", "log_loss", "brier", "calibration_error")
 

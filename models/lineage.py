@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from udfs.core.definition import Pipeline
-from udfs.core.features import feature_columns
-from udfs.core.model_contract import FeatureSource, ModelContract
+from udfs.core.declare.definition import Pipeline
+from udfs.core.model.contract import FeatureSource, ModelContract
+from udfs.core.plan.features import feature_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def feature_sources(
 
     Examples
     --------
-    >>> from udfs.core.loading import load_pipeline
+    >>> from udfs.core.declare.loading import load_pipeline
     >>> folder = Path("conf/flights")
     >>> found = feature_sources(load_pipeline(folder), folder)["temp_f"]
     >>> found.definition

@@ -6,7 +6,7 @@ It walks the protobuf wire format through the messages that may hold operators o
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 MAX_DEPTH = 64  # messages inside messages; a model of trees has 4
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5

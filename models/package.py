@@ -10,10 +10,10 @@ import numpy as np
 from models.check import check_model
 from models.golden import TOLERANCE, Golden, show, worst
 from models.trial import random_rows, run
-from udfs.core.model import Matrix
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import CONTRACT_FILE, GOLDEN_FILE, ONNX_FILE, read_file, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import CONTRACT_FILE, GOLDEN_FILE, ONNX_FILE, read_file, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Matrix
 
 EXPECTED_TOLERANCE = 1e-5
 """How far ONNX may be from what the library that trained the model gives: it may add up in another order."""

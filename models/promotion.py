@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from models.registry import resolve
 from models.tracking import connect
 from models.versions import ARCHIVED_TAG, find_model, find_version, refuse_archived
-from udfs.core.model_contract import ModelContract
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 PROMOTED_TAG = "promoted"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import feature_columns, feature_set_hash
 from udfs.core.jit import sources_digest
+from udfs.core.plan.features import feature_columns, feature_set_hash
 
 PROJECT = Path(__file__).resolve().parents[1]
 

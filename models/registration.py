@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from models.package import Package
 from models.tracking import connect
 from models.versions import BASELINE, COLUMNS_TAG, FEATURE_SET_TAG, FEATURES_TAG, PIPELINE_TAG, digest_tag
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import ONNX_FILE, sha256
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import ONNX_FILE, sha256
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -19,9 +19,9 @@ from models.check import check_model
 from models.golden import Golden
 from models.tracking import RegistryDownError, connect
 from models.versions import BASELINE, digest_tag, fetch, find_version, noted_digests, refuse_archived
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import CONTRACT_FILE, GOLDEN_FILE, ONNX_FILE, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import CONTRACT_FILE, GOLDEN_FILE, ONNX_FILE, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 _LOG = logging.getLogger(__name__)
 

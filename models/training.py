@@ -12,10 +12,10 @@ import numpy as np
 
 from models.examples import Examples
 from models.rounding import round_thresholds
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import ModelError
-from udfs.core.features import feature_columns, feature_set_hash
-from udfs.core.model import F32
+from udfs.core.model.scorer import F32
+from udfs.core.plan.features import feature_columns, feature_set_hash
 
 if TYPE_CHECKING:
     import lightgbm as lgb

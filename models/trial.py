@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from udfs.core.model import F32, Matrix, Scorer
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import F32, Matrix, Scorer
 
 LIMIT_S = 20.0
 PROBABILITY_SLACK = 1e-6  # of float32 sums

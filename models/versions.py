@@ -14,9 +14,9 @@ import msgspec
 from models.formats import refuse_pickle_names
 from models.tracking import RegistryError
 from udfs.core.errors import did_you_mean
-from udfs.core.model_contract import ModelContract
-from udfs.core.model_files import CONTRACT_FILE, FILES, MAX_BYTES, ONNX_FILE, read_file, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.files import CONTRACT_FILE, FILES, MAX_BYTES, ONNX_FILE, read_file, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from models.catalog import VersionEntry, VersionLine
     from models.compare import Comparison
     from models.lineage import FeatureChange
-    from udfs.core.model_contract import ModelContract
+    from udfs.core.model.contract import ModelContract
 
 Reference = Annotated[str, typer.Argument(metavar="NAME[@ALIAS|/VERSION]", help="Default: the newest version.")]
 SHORT = 12
@@ -202,6 +202,6 @@ def _print_comparison(console: Console, found: "Comparison") -> None:
 
 def _changes(contract: "ModelContract", folder: Path) -> "list[FeatureChange]":
     from models.lineage import changed_features
-    from udfs.core.loading import load_pipeline, pipeline_folder
+    from udfs.core.declare.loading import load_pipeline, pipeline_folder
 
     return changed_features(contract, load_pipeline(folder), pipeline_folder(folder))

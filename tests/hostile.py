@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.model_files import ONNX_FILE, sha256
-from udfs.core.refusals import Refusal
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.files import ONNX_FILE, sha256
+from udfs.core.model.refusals import Refusal
 
 INPUT, OUTPUT = "features", "probabilities"
 FEATURES = ["a", "b"]

@@ -4,17 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.samples import FLIGHTS, Sent, raw_batch
-from udfs.core.batches import Piece
-from udfs.core.definition import Pipeline
-from udfs.core.duplicates import Duplicates
-from udfs.core.entities import add_entity
-from udfs.core.features import plan_stages
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.lanes import lane_of, split_by_lane
-from udfs.core.letters import no_letters
-from udfs.core.snapshot import Snapshot
-from udfs.core.state_header import DUPLICATES, StateHeader, log_name
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.entities import add_entity
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.lanes import lane_of, split_by_lane
+from udfs.core.rows.letters import no_letters
+from udfs.core.stage.duplicates import Duplicates
+from udfs.core.stage.lane import Lane
+from udfs.core.state.header import DUPLICATES, StateHeader, log_name
+from udfs.core.state.snapshot import Snapshot
 
 Row = dict[str, Any]
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from udfs.core.batches import RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.ingest import Ingest
-from udfs.core.lane import Lane
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.ingest import Ingest
+from udfs.core.stage.lane import Lane
 
 FLIGHTS = Path(__file__).parents[1] / "conf" / "flights"
 EVENTS, RATES = "shop.payments", "shop.rates"

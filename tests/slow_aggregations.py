@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from udfs.core.durations import parse_duration_ms
+from udfs.core.declare.durations import parse_duration_ms
 
 
 class Event(NamedTuple):

@@ -6,7 +6,7 @@ says what is null (see `flink_jobs.lanes`).
 
 from pyflink.common import Row, Types
 
-from udfs.core.batches import RawBatch
+from udfs.core.rows.batches import RawBatch
 
 NULL_VALUE, NULL_KEY, FLAG_BITS = 1, 2, 2
 

@@ -11,7 +11,7 @@ from pyflink.datastream import KeyedProcessFunction, ProcessFunction, RuntimeCon
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
-from udfs.core.state_header import HEADER_STATE, StateHeader, log_name, pages_name
+from udfs.core.state.header import HEADER_STATE, StateHeader, log_name, pages_name
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 MARKER_PARTITION = 2**29 - 1

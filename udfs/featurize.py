@@ -15,18 +15,18 @@ from pyflink.datastream import KeyedProcessFunction, RuntimeContext, TimerServic
 from pyflink.datastream.state import MapState, MapStateDescriptor, ValueStateDescriptor
 
 from udfs.batch_rows import raw_batch
-from udfs.core.batches import Piece, RawBatch
-from udfs.core.duplicates import Duplicates
-from udfs.core.entities import add_entity
-from udfs.core.features import Stage, plan_operators
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.lanes import split_by_lane
-from udfs.core.letters import no_letters
-from udfs.core.loading import load_pipeline
-from udfs.core.migration import refuse_unfit
-from udfs.core.snapshot import SnapshotReader, pending_of_lane
-from udfs.core.state_header import DUPLICATES, HEADER_STATE, StateHeader, log_name, pages_name
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.plan.features import Stage, plan_operators
+from udfs.core.rows.batches import Piece, RawBatch
+from udfs.core.rows.entities import add_entity
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.lanes import split_by_lane
+from udfs.core.rows.letters import no_letters
+from udfs.core.stage.duplicates import Duplicates
+from udfs.core.stage.lane import Lane
+from udfs.core.state.header import DUPLICATES, HEADER_STATE, StateHeader, log_name, pages_name
+from udfs.core.state.migration import refuse_unfit
+from udfs.core.state.snapshot import SnapshotReader, pending_of_lane
 
 K = TypeVar("K", int, str)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import AsyncFunction
 
-from udfs.core.features import feature_set_hash
-from udfs.core.loading import load_pipeline
-from udfs.core.online import online_schema, online_tables
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.online.tables import online_schema, online_tables
+from udfs.core.plan.features import feature_set_hash
 from udfs.core.references import resolve
-from udfs.online_writer import OnlineWriter
+from udfs.online.writer import OnlineWriter
 from udfs.score import Scored
 
 

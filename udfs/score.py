@@ -16,8 +16,8 @@ from pyflink.common import Row
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import AsyncFunction
 
-from udfs.core.batches import Piece
-from udfs.core.model import Scorer
+from udfs.core.model.scorer import Scorer
+from udfs.core.rows.batches import Piece
 
 INLINE_ROWS = 64
 

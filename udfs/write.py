@@ -7,13 +7,13 @@ import pyarrow as pa
 from pyflink.common import Row, Types
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
-from udfs.core.features import feature_columns, order_places, other_columns
-from udfs.core.letters import Letter, fitting, headers, to_batch
-from udfs.core.loading import load_pipeline
-from udfs.core.model_contract import ModelContract
-from udfs.core.predictions import PredictionWriter, finite_rows
-from udfs.core.stamps import stamps
-from udfs.core.validation import letter_of
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.predictions import PredictionWriter, finite_rows
+from udfs.core.plan.features import feature_columns, order_places, other_columns
+from udfs.core.rows.letters import Letter, fitting, headers, to_batch
+from udfs.core.rows.validation import letter_of
+from udfs.core.stage.stamps import stamps
 from udfs.score import Scored
 
 STAGE = "score"

@@ -21,14 +21,14 @@ from rich.table import Table
 
 from scripts.flights import events
 from scripts.flights.dataset import FIRST_DAY, LAST_DAY
-from udfs.core.backfill import Backfill, Chunk, Part
-from udfs.core.batches import VALUE, Piece, RawBatch, join_batches
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.letters import no_letters
-from udfs.core.loading import load_pipeline
-from udfs.core.tracks import Feature
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.feature import Feature
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.backfill import Backfill, Chunk, Part
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import VALUE, Piece, RawBatch, join_batches
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.letters import no_letters
 
 FOLDER = Path(__file__).parents[2] / "conf" / "flights"
 FUNCTIONS = {"count": "count", "sum": "sum", "mean": "avg", "min": "min", "max": "max", "std": "stddev_samp"}

@@ -16,8 +16,8 @@ import typer
 
 from scripts.bench.report import Ratio, report, rss_bytes
 from scripts.bench.synthetic import I64, START_MS, piece, pipeline
-from udfs.core.features import plan_stages
-from udfs.core.lane import Lane
+from udfs.core.plan.features import plan_stages
+from udfs.core.stage.lane import Lane
 
 BATCH, LOAD_BATCH = 256, 65_536
 SPREAD_MS = 3_600_000

@@ -19,17 +19,17 @@ import pyarrow as pa
 import typer
 from rich.console import Console
 
-from udfs.core.catalog import CATALOG
-from udfs.core.cells import KeyedCells
-from udfs.core.expansion import group_features
-from udfs.core.feature_groups import FeatureGroup
+from udfs.core.cells.keyed import KeyedCells
+from udfs.core.cells.sketches import fold_sketches
+from udfs.core.declare.catalog import CATALOG
+from udfs.core.declare.expansion import group_features
+from udfs.core.declare.feature_groups import FeatureGroup
 from udfs.core.kernels.admit import OK
 from udfs.core.kernels.arrays import READS, UPDATES, Events
 from udfs.core.kernels.tiles import fold_tiles
-from udfs.core.sequence import EVERY
-from udfs.core.sketch_cells import fold_sketches
-from udfs.core.store import track_layout
-from udfs.core.tracks import Cut, Track
+from udfs.core.plan.tracks import Cut, Track
+from udfs.core.stage.sequence import EVERY
+from udfs.core.stage.store import track_layout
 
 OUT = Path(__file__).parents[2] / "docs" / "feature_costs.json"
 KEYS, BATCH, ROUNDS, SEED = 10_000, 256, 5, 7

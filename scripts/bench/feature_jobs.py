@@ -30,10 +30,10 @@ from flink_jobs.environment import execution_environment
 from flink_jobs.lanes import by_lane, lanes_of_topic, with_clause
 from scripts.bench.synthetic import SIZES, SLIDE, TAKES, pipeline
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
-from udfs.core.batches import Piece
-from udfs.core.durations import parse_duration_ms
-from udfs.core.lanes import lane_keys
-from udfs.core.loading import PIPELINE_FILE
+from udfs.core.declare.durations import parse_duration_ms
+from udfs.core.declare.loading import PIPELINE_FILE
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.lanes import lane_keys
 from udfs.featurize import Featurize
 
 NAMES = [f"{take}_{size}" for size in SIZES for take in TAKES]

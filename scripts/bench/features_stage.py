@@ -25,7 +25,7 @@ from confluent_kafka import Producer
 from scripts.bench.report import Ratio, report
 from scripts.bench.synthetic import SIZES, SLIDE, START_MS, TAKES, zipf
 from scripts.kafka.topics import Topic, create, delete
-from udfs.core.durations import parse_duration_ms
+from udfs.core.declare.durations import parse_duration_ms
 from udfs.core.home import services_home
 
 REPOSITORY = Path(__file__).parents[2]

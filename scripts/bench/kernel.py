@@ -16,11 +16,11 @@ import typer
 
 from scripts.bench.report import Ratio, report
 from scripts.bench.synthetic import F64, I64, SIZES, SLIDE, START_MS, TAKES, pipeline, zipf
-from udfs.core.cells import KeyedCells
-from udfs.core.features import plan_stages
+from udfs.core.cells.keyed import KeyedCells
 from udfs.core.kernels.arrays import READS, UPDATES, Events
 from udfs.core.kernels.tiles import MONDAY_MS, fold_tiles
-from udfs.core.store import track_layout
+from udfs.core.plan.features import plan_stages
+from udfs.core.stage.store import track_layout
 
 BATCH, WARM_BATCH, ROUNDS = 256, 65_536, 5
 CHECKED = 3_000

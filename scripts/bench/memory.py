@@ -13,10 +13,10 @@ import typer
 
 from scripts.bench.report import Ratio, report, rss_bytes
 from scripts.bench.synthetic import START_MS, piece, pipeline
-from udfs.core.features import plan_stages
-from udfs.core.lane import Lane
-from udfs.core.plan import describe
-from udfs.core.plan_report import Runtime
+from udfs.core.plan.describe import describe
+from udfs.core.plan.features import plan_stages
+from udfs.core.plan.report import Runtime
+from udfs.core.stage.lane import Lane
 
 BATCH = 8_192
 RUNTIME = Runtime(10, 5, 1, 5_000, 1, 128, exactly_once=True, online_store=False, topic_prefix="")

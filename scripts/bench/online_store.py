@@ -19,13 +19,13 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.online import online_schema, online_tables
-from udfs.core.online_schema import row_key
-from udfs.online_backfill import write_online
-from udfs.online_fence import SLICE_ROWS, WRITE, Writer
-from udfs.online_reader import AsyncOnlineStore, FeatureRow, OnlineStore
+from udfs.core.declare.definition import Pipeline
+from udfs.core.online.schema import row_key
+from udfs.core.online.tables import online_schema, online_tables
+from udfs.core.plan.features import plan_stages
+from udfs.online.backfill import write_online
+from udfs.online.fence import SLICE_ROWS, WRITE, Writer
+from udfs.online.reader import AsyncOnlineStore, FeatureRow, OnlineStore
 
 AT_MS, SEED, WARM_UP, ROUNDS = 1_700_000_000_000, 7, 200, 5
 TAKES, SIZES = ["count", "sum", "mean", "min", "max"], ["1m", "2m", "5m", "10m", "30m", "1h", "2h", "6h", "12h", "1d"]

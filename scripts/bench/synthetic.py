@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, VALUE, Piece
-from udfs.core.definition import Pipeline
-from udfs.core.letters import no_letters
+from udfs.core.declare.definition import Pipeline
+from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, VALUE, Piece
+from udfs.core.rows.letters import no_letters
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from udfs.core.parity import Origin
+from udfs.core.offline.parity import Origin
 
 PREDICTION, LATE, REJECT = "prediction", "late", "reject"
 """Outcomes are `prediction`, `late` and the reject reasons."""

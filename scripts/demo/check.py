@@ -10,9 +10,9 @@ from scripts.demo.quality import differing_scores
 from scripts.demo.settings import DemoError
 from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record, read_all
-from udfs.core.definition import Pipeline
-from udfs.core.model import Scorer
-from udfs.core.parity import ParityReport, check_parity
+from udfs.core.declare.definition import Pipeline
+from udfs.core.model.scorer import Scorer
+from udfs.core.offline.parity import ParityReport, check_parity
 
 
 @dataclass(frozen=True, slots=True)

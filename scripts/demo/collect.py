@@ -12,8 +12,8 @@ from scripts.demo.accounting import LATE, PREDICTION, Outcome
 from scripts.demo.outputs import Letter, Prediction, letter_of, prediction_of
 from scripts.demo.settings import DemoError
 from scripts.kafka.consume import Record
-from udfs.core.declarations import Sinks
-from udfs.core.parity import Origin
+from udfs.core.declare.declarations import Sinks
+from udfs.core.offline.parity import Origin
 
 _POLL_MS = 200
 _MAX_POLL_RECORDS = 5_000

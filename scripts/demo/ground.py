@@ -5,7 +5,7 @@ from collections.abc import Collection
 from redis import Redis
 
 from scripts.kafka.topics import Topic, create, delete
-from udfs.online_reader import OnlineStore
+from udfs.online.reader import OnlineStore
 
 _SCAN = 1_000
 

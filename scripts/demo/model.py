@@ -23,10 +23,10 @@ from models.versions import find_version
 from scripts.demo.settings import PIPELINE, Settings
 from scripts.demo.steps import Steps
 from scripts.flights import arrival_times, dataset, events, stream
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import ModelError
-from udfs.core.features import feature_set_hash
-from udfs.core.model_contract import CONTRACT_FORMAT
+from udfs.core.model.contract import CONTRACT_FORMAT
+from udfs.core.plan.features import feature_set_hash
 
 TAG = "demo_provenance"
 

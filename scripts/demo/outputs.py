@@ -6,7 +6,7 @@ import msgspec
 
 from scripts.kafka.consume import Record
 from udfs.core.errors import HeadraceError
-from udfs.core.parity import Observed, Origin
+from udfs.core.offline.parity import Observed, Origin
 
 Order = dict[str, tuple[int, int]]
 _HEADER = "headrace."

@@ -9,8 +9,8 @@ import numpy as np
 
 from models.evaluation import Evaluation, evaluate
 from scripts.demo.outputs import Prediction
-from udfs.core.declarations import Label
-from udfs.core.model import F32, Scorer
+from udfs.core.declare.declarations import Label
+from udfs.core.model.scorer import F32, Scorer
 
 
 @dataclass(frozen=True, slots=True)

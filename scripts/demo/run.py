@@ -28,9 +28,9 @@ from scripts.kafka.consume import read_all
 from scripts.services import services
 from scripts.services.endpoints import Endpoints
 from scripts.services.home import home_at
-from udfs.core.definition import Pipeline
-from udfs.core.loading import load_pipeline
-from udfs.core.model import Scorer
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.scorer import Scorer
 
 # Longer than the checkpoint interval of conf/local.yaml: what the last transaction holds is visible by then.
 QUIET_S = 6.0

@@ -14,7 +14,7 @@ from scripts.demo.settings import DemoError, Settings
 from scripts.demo.traffic import Traffic
 from scripts.flights.replay import replay, send
 from scripts.flights.stream import Events
-from udfs.core.parity import Origin
+from udfs.core.offline.parity import Origin
 
 _TRANSACTIONAL_ID = "headrace-demo"
 

@@ -11,7 +11,7 @@ from scripts.demo.settings import Settings
 from scripts.flights import events
 from scripts.flights.poison import Ledger, poisoned
 from scripts.flights.stream import Events
-from udfs.core.parity import Origin
+from udfs.core.offline.parity import Origin
 
 _CANCELLED = b'"departed_at_ms":null'
 _DAY = dt.timedelta(days=1)

@@ -12,9 +12,9 @@ from scripts.bench.feature_costs import take_of
 from scripts.docs.timelines import LEGEND, Timeline, drawn
 from scripts.docs.worked import written
 from udfs.core.aggregations import IRS
-from udfs.core.catalog import CATALOG, Aggregation, Sketch
-from udfs.core.feature_groups import Take
-from udfs.core.group_checks import TEXT_TAKES
+from udfs.core.declare.catalog import CATALOG, Aggregation, Sketch
+from udfs.core.declare.feature_groups import Take
+from udfs.core.declare.group_checks import TEXT_TAKES
 
 BLOCKS = re.DOTALL | re.MULTILINE
 COSTS = Path(__file__).parents[2] / "docs" / "feature_costs.json"

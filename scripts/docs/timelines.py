@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.docs.worked import Example, Record, at_once, parse, time_ms
-from udfs.core.features import windowed_features
+from udfs.core.plan.features import windowed_features
 
 INSIDE, OUTSIDE, OWN, OWN_OUTSIDE, NOTHING = "●", "○", "◆", "◇", "·"
 LEGEND = (

@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 import yaml
 
-from udfs.core.batches import RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.duplicates import Duplicates
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import HeadraceError
-from udfs.core.features import plan_stages, windowed_features
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.offline import featurize_offline
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.plan.features import plan_stages, windowed_features
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.stage.duplicates import Duplicates
+from udfs.core.stage.lane import Lane
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONDAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

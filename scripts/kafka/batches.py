@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scripts.kafka.consume import Record
-from udfs.core.batches import RawBatch
+from udfs.core.rows.batches import RawBatch
 
 
 def raw_batch(topic: str, records: Sequence[Record]) -> RawBatch:

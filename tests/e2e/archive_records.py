@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from scripts.kafka.consume import Record
 from tests.synthetic import START_MS
-from udfs.core.archive import ArchiveKind, archived_features
-from udfs.core.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, seq_column
-from udfs.core.definition import Pipeline
-from udfs.core.features import feature_columns, plan_stages
-from udfs.core.letters import Kind, Letter, headers, order_json
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.predictions import KEY_SEPARATOR, RECORD_SEPARATOR, PredictionWriter
+from udfs.core.declare.definition import Pipeline
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.predictions import KEY_SEPARATOR, RECORD_SEPARATOR, PredictionWriter
+from udfs.core.offline.archive import ArchiveKind, archived_features
+from udfs.core.plan.features import feature_columns, plan_stages
+from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, seq_column
+from udfs.core.rows.letters import Kind, Letter, headers, order_json
 
 DAY_MS = 86_400_000
 EPOCH_DAY = dt.date(1970, 1, 1).toordinal()

@@ -32,9 +32,9 @@ from scripts.services import services as local
 from scripts.services.endpoints import Endpoints
 from tests import synthetic
 from tests.e2e import archive_records as records
-from udfs.core.archive import KINDS, ArchiveError, ArchiveKind, archive_folder, archived_topics, open_archive
-from udfs.core.definition import Pipeline
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.archive import KINDS, ArchiveError, ArchiveKind, archive_folder, archived_topics, open_archive
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from flink_jobs.cli import app
 from tests import synthetic
-from udfs.core.features import feature_columns
-from udfs.core.loading import load_pipeline
-from udfs.core.model_contract import Meaning, ModelContract
-from udfs.core.refusals import Refusal
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.contract import Meaning, ModelContract
+from udfs.core.model.refusals import Refusal
+from udfs.core.plan.features import feature_columns
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 

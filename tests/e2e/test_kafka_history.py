@@ -17,7 +17,7 @@ from models.examples import read_examples
 from scripts.kafka.topics import Topic, create, delete
 from scripts.services.endpoints import Endpoints
 from tests import synthetic
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.loading import load_pipeline
 
 PREFIX = "test-history."
 TOPICS = ("orders", "risk", "refunds")

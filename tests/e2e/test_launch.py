@@ -20,7 +20,7 @@ from scripts.kafka.consume import read_until
 from scripts.kafka.topics import delete
 from scripts.services.endpoints import Endpoints
 from tests import synthetic
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.loading import load_pipeline
 
 TRAIN_UNTIL, TEST_UNTIL = dt.date(2023, 11, 19), dt.date(2023, 11, 21)
 ENVIRONMENT = """

@@ -22,9 +22,9 @@ from models.registry import ResolvedModel, resolve
 from models.tracking import RegistryDownError, connect
 from scripts.services.endpoints import Endpoints
 from tests import synthetic
-from udfs.core.model import Scorer
-from udfs.core.model_contract import ModelContract
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
 
 LIMIT_S = 15
 

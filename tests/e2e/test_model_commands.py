@@ -17,10 +17,10 @@ from models.registry import resolve
 from models.tracking import connect
 from scripts.services.endpoints import Endpoints
 from tests import hostile, synthetic
-from udfs.core.features import feature_set_hash
-from udfs.core.loading import load_pipeline
-from udfs.core.model import Scorer
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
+from udfs.core.plan.features import feature_set_hash
 
 
 @pytest.fixture(scope="module")

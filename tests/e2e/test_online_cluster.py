@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from tests.e2e.redis_server import redis_cluster
 from tests.samples import SHOP_FEATURES, small_pipeline
-from udfs.core.online import online_schema, online_tables
-from udfs.online_backfill import Written, write_online
-from udfs.online_reader import AsyncOnlineStore, FeatureRow, OnlineStore
-from udfs.online_writer import OnlineWriter
+from udfs.core.online.tables import online_schema, online_tables
+from udfs.online.backfill import Written, write_online
+from udfs.online.reader import AsyncOnlineStore, FeatureRow, OnlineStore
+from udfs.online.writer import OnlineWriter
 
 PIPELINE = small_pipeline(features=[{**SHOP_FEATURES[0], "take": ["count"], "over": ["1s"]}])
 COLUMN = "shop_amount_count_1s"

@@ -17,10 +17,10 @@ from redis import Redis
 
 from tests.e2e.redis_server import free_port, redis_server
 from tests.samples import SHOP_FEATURES, small_pipeline
-from udfs.core.online import OnlineRow, online_schema, online_tables
-from udfs.core.online_schema import OnlineStoreError
-from udfs.online_backfill import Written, write_online
-from udfs.online_writer import OnlineWriter
+from udfs.core.online.schema import OnlineStoreError
+from udfs.core.online.tables import OnlineRow, online_schema, online_tables
+from udfs.online.backfill import Written, write_online
+from udfs.online.writer import OnlineWriter
 
 PREFIX, COLUMN, OTHER_COLUMN = "p", "shop_amount_count_1s", "shop_amount_sum_1s"
 SCHEMA = pa.schema(

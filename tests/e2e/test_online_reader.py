@@ -28,11 +28,11 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.features import plan_stages
-from udfs.core.offline import featurize_offline
-from udfs.core.online_schema import OnlineStoreError
-from udfs.online_backfill import write_online
-from udfs.online_reader import AsyncOnlineStore, OnlineStore
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.online.schema import OnlineStoreError
+from udfs.core.plan.features import plan_stages
+from udfs.online.backfill import write_online
+from udfs.online.reader import AsyncOnlineStore, OnlineStore
 
 USER_SHOP = {"entity": ["user", "shop"], "of": "units", "take": ["sum"], "over": ["1d"]}
 PIPELINE = small_pipeline(
@@ -251,7 +251,7 @@ def test_a_prefix_that_nobody_wrote_to_and_an_unknown_entity_are_said(url: str) 
 
 CLIENT = """
 import sys
-from udfs.online_reader import AsyncOnlineStore, OnlineStore
+from udfs.online.reader import AsyncOnlineStore, OnlineStore
 with OnlineStore.connect(sys.argv[1], "p") as store:
     print(store.read("shop", "s1", now_ms=0).values["shop_amount_count_3s"])
 heavy = ("pyflink", "mlflow", "apache_beam", "py4j", "pyarrow", "numpy", "numba", "pandas", "pydantic")

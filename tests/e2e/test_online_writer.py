@@ -10,10 +10,10 @@ import pytest
 from redis import Redis
 
 from tests.e2e.redis_server import free_port, redis_server
-from udfs.core.online import OnlineRow
-from udfs.core.online_schema import Column, Expiry, OnlineSchema, OnlineStoreError
-from udfs.online_reader import OnlineStore
-from udfs.online_writer import OnlineWriter
+from udfs.core.online.schema import Column, Expiry, OnlineSchema, OnlineStoreError
+from udfs.core.online.tables import OnlineRow
+from udfs.online.reader import OnlineStore
+from udfs.online.writer import OnlineWriter
 
 TTL_MS = 60_000
 HOUR = Expiry(3_600_000)
@@ -108,7 +108,7 @@ def test_rows_wait_while_redis_is_away_and_are_written_when_it_is_back(
             await until_written(writer)
             assert value_of(client, "k") == "at 49"
 
-    with caplog.at_level(logging.INFO, "udfs.online_writer"):
+    with caplog.at_level(logging.INFO, "udfs.online.writer"):
         asyncio.run(write())
     assert [record.getMessage() for record in caplog.records] == [
         "online store: ConnectionError; 1 rows wait",

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 
 from scripts.flights import dataset, events
-from udfs.core.batches import RawBatch
-from udfs.core.features import plan_stages
-from udfs.core.loading import load_pipeline
-from udfs.core.offline import featurize_offline
-from udfs.core.tracks import Feature
+from udfs.core.declare.feature import Feature
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import RawBatch
 
 FOLDER = Path(__file__).parents[2] / "conf" / "flights"
 PIPELINE = load_pipeline(FOLDER)

@@ -58,7 +58,7 @@ def test_a_pipeline_can_be_loaded_from_the_real_package(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path.insert(0, {str(archive)!r})
 from pathlib import Path
-import udfs.core.checking as checking
+import udfs.core.plan.checking as checking
 assert checking.__file__.startswith({str(archive)!r}), checking.__file__
 print(checking.check_pipeline(Path({str(folder)!r})).pipeline.name)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -29,9 +29,9 @@ from models.tracking import RegistryDownError, RegistryError, connect
 from models.versions import digest_tag
 from scripts.services.endpoints import Endpoints
 from tests import hostile, synthetic
-from udfs.core.model import Scorer
-from udfs.core.model_contract import ModelContract
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
 
 TRAIN_UNTIL, TEST_UNTIL = dt.date(2023, 11, 19), dt.date(2023, 11, 21)
 LIMIT_S = 15  # a refusal that takes longer would look like a hang

@@ -26,10 +26,10 @@ from scripts.kafka.topics import Topic, create, delete
 from scripts.services.endpoints import Endpoints
 from tests import synthetic
 from tests.e2e.test_launch import ENVIRONMENT, TEST_UNTIL, TRAIN_UNTIL
-from udfs.core.backfill import Backfill
-from udfs.core.features import plan_stages
-from udfs.core.loading import load_pipeline
-from udfs.core.snapshot import SnapshotReader
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.backfill import Backfill
+from udfs.core.plan.features import plan_stages
+from udfs.core.state.snapshot import SnapshotReader
 
 Sent = list[dict[str, Any]]
 

@@ -17,11 +17,11 @@ from models.package import Package
 from models.rounding import round_down, round_thresholds
 from models.training import Fitted, TrainedModel, fit
 from tests import synthetic
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
 from udfs.core.errors import DefinitionError, ModelError
-from udfs.core.loading import load_pipeline
-from udfs.core.model import Scorer
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
 
 TRAIN_UNTIL, TEST_UNTIL = dt.date(2023, 11, 19), dt.date(2023, 11, 21)
 

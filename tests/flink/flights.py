@@ -9,7 +9,7 @@ from flink_jobs.config import DEFAULT_ENVIRONMENT
 from scripts.flights import events
 from scripts.flights.poison import Ledger, poisoned
 from scripts.flights.stream import Events
-from udfs.core.declarations import TimePolicy
+from udfs.core.declare.declarations import TimePolicy
 
 FLIGHTS = DEFAULT_ENVIRONMENT.parent / "flights"
 RAISING = "F9"

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from udfs.core.definition import Pipeline
-from udfs.core.features import feature_columns, feature_set_hash
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.model_files import ONNX_FILE, sha256
+from udfs.core.declare.definition import Pipeline
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.files import ONNX_FILE, sha256
+from udfs.core.plan.features import feature_columns, feature_set_hash
 
 GUARD, GUARD_LIMIT = "distance_mi", 4_000.0
 """Flights to Honolulu are longer: the model gives no number for them."""

@@ -21,11 +21,11 @@ from scripts.kafka.topics import Topic, create
 from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.models import write_model
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_operators
-from udfs.core.loading import load_pipeline
-from udfs.core.parity import Observed, Origin, ParityReport, check_parity
-from udfs.core.state_header import StateHeader
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.parity import Observed, Origin, ParityReport, check_parity
+from udfs.core.plan.features import plan_operators
+from udfs.core.state.header import StateHeader
 
 OUTPUT_WAIT_S = 180.0
 Order = dict[str, tuple[int, int]]

@@ -20,8 +20,8 @@ from tests.flink.cluster import Cluster
 from tests.flink.operators import Recorder
 from tests.samples import EVENTS, RATE_JOIN, RATES, USER_FEATURES, small_pipeline
 from udfs.batch_rows import RAW_TYPE
-from udfs.core.definition import Pipeline
-from udfs.core.lanes import lane_keys
+from udfs.core.declare.definition import Pipeline
+from udfs.core.rows.lanes import lane_keys
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000

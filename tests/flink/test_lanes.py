@@ -20,7 +20,7 @@ from tests.flink.cluster import Cluster
 from tests.flink.names import fresh_prefix
 from tests.flink.operators import Recorder
 from udfs.batch_rows import RAW_TYPE
-from udfs.core.lanes import key_group, lane_keys, lane_of
+from udfs.core.rows.lanes import key_group, lane_keys, lane_of
 
 LANES, PARALLELISM, MAX_PARALLELISM = 4, 2, 128
 TEXTS = (

@@ -17,9 +17,9 @@ from tests.flink.cluster import Cluster
 from tests.flink.flights import departures, flights_folder
 from tests.flink.models import GUARD_LIMIT, write_model
 from tests.flink.scoring import Scoring, assert_each_once, header, scoring
-from udfs.core.features import feature_columns
-from udfs.core.model import Scorer
-from udfs.core.model_contract import ModelContract, Output
+from udfs.core.model.contract import ModelContract, Output
+from udfs.core.model.scorer import Scorer
+from udfs.core.plan.features import feature_columns
 
 EVENTS, GAUGE_WAIT_S = 800, 30.0
 OUTPUTS = [

@@ -16,11 +16,11 @@ from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
 from tests.flink.names import fresh_prefix
 from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, scoring
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.follow import Follower
-from udfs.core.lanes import lane_of
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.follow import Follower
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.lanes import lane_of
 
 LANES = 4
 

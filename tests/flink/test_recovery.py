@@ -17,7 +17,7 @@ from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
 from tests.flink.pending import LINGER_MS, departing, stop_with_pending
 from tests.flink.scoring import Scoring, assert_each_once, assert_gapless, scoring
-from udfs.core.declarations import Latency
+from udfs.core.declare.declarations import Latency
 
 RATE_EPS = 150.0
 

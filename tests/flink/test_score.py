@@ -27,12 +27,12 @@ from tests.flink.scoring import (
     origin_of,
     scoring,
 )
-from udfs.core.batches import OFFSET, PARTITION
-from udfs.core.features import feature_columns, feature_set_hash, plan_stages
-from udfs.core.model import ModelContract, Scorer, feature_matrix
-from udfs.core.offline import featurize_offline
-from udfs.core.parity import Origin
-from udfs.online_reader import OnlineStore
+from udfs.core.model.scorer import ModelContract, Scorer, feature_matrix
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.offline.parity import Origin
+from udfs.core.plan.features import feature_columns, feature_set_hash, plan_stages
+from udfs.core.rows.batches import OFFSET, PARTITION
+from udfs.online.reader import OnlineStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,14 @@ from tests.flink.flights import PATIENT, departures, flights_folder, weather
 from tests.flink.names import fresh_prefix
 from tests.flink.pending import LINGER_MS, departing, stop_with_pending
 from tests.flink.scoring import Outputs, Scoring, assert_each_once, scoring
-from udfs.core.carry import carry
-from udfs.core.declarations import Latency
-from udfs.core.definition import Pipeline
+from udfs.core.declare.declarations import Latency
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.features import plan_stages
-from udfs.core.parity import Observed, Origin, ParityReport, check_parity
-from udfs.core.snapshot import SnapshotReader, write_snapshot
-from udfs.core.state_header import StateHeader
+from udfs.core.offline.parity import Observed, Origin, ParityReport, check_parity
+from udfs.core.plan.features import plan_stages
+from udfs.core.state.carry import carry
+from udfs.core.state.header import StateHeader
+from udfs.core.state.snapshot import SnapshotReader, write_snapshot
 
 OLD_LANES, NEW_LANES = 2, 4
 

@@ -8,10 +8,10 @@ from flink_jobs.environment import flink_options, latency_knobs
 from flink_jobs.score import assemble
 from tests.flink.cluster import Cluster
 from tests.flink.flights import FLIGHTS
-from udfs.core.declarations import Enrichment
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_operators
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.declarations import Enrichment
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.plan.features import plan_operators
 
 ENVIRONMENT = Environment.model_validate(
     {

@@ -14,7 +14,7 @@ from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import DAYS, FLIGHTS, PATIENT, weather
 from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, scoring
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.loading import load_pipeline
 
 NO_WEATHER = {"temp_f": -999, "wind_speed_mph": 0, "precip_in": 0.5, "visib_mi": None}
 COUNT = 150

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.samples import EVENTS, RATE_JOIN, SHOP_FEATURES, Sent, random_payments, rate, small_pipeline
-from udfs.core.declarations import Enrichment
-from udfs.core.definition import Pipeline
+from udfs.core.declare.declarations import Enrichment
+from udfs.core.declare.definition import Pipeline
 
 HOURS = "shop.hours"
 HOURS_JOIN: dict[str, Any] = {

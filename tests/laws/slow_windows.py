@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from tests.slow_aggregations import SLOW, Event, Given
-from udfs.core.durations import parse_duration_ms
+from udfs.core.declare.durations import parse_duration_ms
 
 EPOCH, DAY_MS = datetime(1970, 1, 1, tzinfo=UTC), 86_400_000
 MONDAY_MS = 4 * DAY_MS  # 5 January 1970

@@ -25,7 +25,7 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 
 MAX_AGE_MS, KEEP_MS = 2_000, 5_000
 Joined = tuple[float | None, float | None]

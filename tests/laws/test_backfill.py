@@ -22,14 +22,14 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.backfill import Backfill, Chunk, Featurized, Part
-from udfs.core.batches import Piece, RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.lanes import lane_of
-from udfs.core.letters import no_letters
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.backfill import Backfill, Chunk, Featurized, Part
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import Piece, RawBatch
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.lanes import lane_of
+from udfs.core.rows.letters import no_letters
+from udfs.core.stage.lane import Lane
 
 PIPELINE = small_pipeline(enrichments=[RATE_JOIN])
 

@@ -12,8 +12,8 @@ from flink_jobs.sources import source_options
 from tests.laned import LanedJob
 from tests.samples import FLIGHTS, random_payments, small_pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.snapshot import write_snapshot
-from udfs.core.state_header import StateHeader
+from udfs.core.state.header import StateHeader
+from udfs.core.state.snapshot import write_snapshot
 
 OFFSETS = {"shop.payments": {0: 40, 1: 7}}
 PIPELINE = small_pipeline(lanes=2)

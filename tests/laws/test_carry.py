@@ -17,9 +17,9 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.carry import carry
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
+from udfs.core.state.carry import carry
 
 #: No key is idle that long here; when one is forgotten depends on the other keys of its lane.
 PATIENT = {"allowed_lateness": "1500ms", "future_tolerance": "1d", "forget_idle_after": "1d"}

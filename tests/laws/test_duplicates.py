@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import EVENTS, FLIGHTS, RATE_JOIN, Sent, cut, payment, rate, raw_batch, small_pipeline
-from udfs.core.batches import RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.duplicates import Duplicates, row_digests
+from udfs.core.cells.segments import Segment
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.ingest import Ingest
-from udfs.core.segments import Segment
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.ingest import Ingest
+from udfs.core.stage.duplicates import Duplicates, row_digests
 
 WITHIN_MS = 4_000
 

@@ -27,9 +27,9 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.definition import Pipeline
+from udfs.core.cells.segments import Segment
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.segments import Segment
 
 SHOP: tuple[dict[str, Any], ...] = (
     *SHOP_FEATURES,

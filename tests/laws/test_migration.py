@@ -6,14 +6,14 @@ import pytest
 
 from tests.laned import LanedJob, Row
 from tests.samples import FLIGHTS, RATE_JOIN, Sent, cut, random_payments, small_pipeline, with_rates
-from udfs.core.build_state import build_state
-from udfs.core.carry import carry
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.migration import MigrationPlan, plan_migration, refuse_unfit
-from udfs.core.offline import chunks
-from udfs.core.snapshot import Snapshot
-from udfs.core.state_header import StateHeader
+from udfs.core.offline.featurize import chunks
+from udfs.core.offline.state import build_state
+from udfs.core.state.carry import carry
+from udfs.core.state.header import StateHeader
+from udfs.core.state.migration import MigrationPlan, plan_migration, refuse_unfit
+from udfs.core.state.snapshot import Snapshot
 
 USER = {"entity": "user", "of": "amount", "slide": "1s"}
 SHOP = {"entity": "shop", "of": "amount", "take": ["mean"], "over": ["3s"], "slide": "1s"}

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import RATE_JOIN, SHOP_FEATURES, Passage, cut, random_payments, small_pipeline, with_rates
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.stage.lane import Lane
 
 FEATURES: tuple[dict[str, Any], ...] = (
     {"entity": "user", "of": "amount", "take": ["sum", "std", "distinct"], "over": ["4s", "lifetime"], "slide": "1s"},

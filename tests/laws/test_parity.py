@@ -27,14 +27,14 @@ from tests.samples import (
     small_pipeline,
     with_rates,
 )
-from udfs.core.archive import ArchiveKind, archive_schema
-from udfs.core.batches import RawBatch, lane_column, seq_column
-from udfs.core.features import feature_columns, plan_stages
-from udfs.core.follow import Follower, sampled
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.lanes import split_by_lane
-from udfs.core.parity import Logged, Observed, Origin, as_columns, check_parity
+from udfs.core.offline.archive import ArchiveKind, archive_schema
+from udfs.core.offline.follow import Follower, sampled
+from udfs.core.offline.parity import Logged, Observed, Origin, as_columns, check_parity
+from udfs.core.plan.features import feature_columns, plan_stages
+from udfs.core.rows.batches import RawBatch, lane_column, seq_column
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.lanes import split_by_lane
+from udfs.core.stage.lane import Lane
 
 LANES = 3
 PIPELINE = small_pipeline(enrichments=[RATE_JOIN], lanes=LANES)

@@ -31,12 +31,12 @@ from tests.samples import (
     with_rates,
 )
 from tests.slow_aggregations import Event
-from udfs.core.batches import Piece
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages, windowed_features
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.letters import no_letters
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages, windowed_features
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.letters import no_letters
+from udfs.core.stage.lane import Lane
 
 KEEP_MS, HORIZON_MS, IDLE = 5_000, 15_000, "15s"
 HIGH = "rate > 20"

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tests.laws.slow_waits import HOURS_JOIN, SlowWaits, waiting_pipeline, with_streams
 from tests.samples import EVENTS, FIELDS, FLIGHTS, Sent, cut, payment, rate, raw_batch
-from udfs.core.batches import Piece, RawBatch
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import StateFormatError
-from udfs.core.features import plan_stages
-from udfs.core.held import Entry, is_entry
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.batches import Piece, RawBatch
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.stage.held import Entry, is_entry
+from udfs.core.stage.lane import Lane
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "held_v1.bin"
 POLICIES: dict[str, dict[str, Any]] = {

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from tests.laws.slow_waits import HOURS, waiting_pipeline, with_streams
 from tests.laws.test_backfill import in_chunks, together
 from tests.samples import EVENTS, FLIGHTS, RATES, SHOP_FEATURES, USER_FEATURES, Sent, cut, payment, raw_batch
-from udfs.core.backfill import Backfill
-from udfs.core.batches import Piece, RawBatch
-from udfs.core.definition import Pipeline
-from udfs.core.entities import add_entity
-from udfs.core.features import feature_columns, order_places, plan_stages
-from udfs.core.follow import Follower
-from udfs.core.ingest import ingest_of_topics
-from udfs.core.lane import Lane
-from udfs.core.lanes import split_by_lane
-from udfs.core.offline import featurize_offline
-from udfs.core.parity import Observed, Origin, as_columns, check_parity
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.backfill import Backfill
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.offline.follow import Follower
+from udfs.core.offline.parity import Observed, Origin, as_columns, check_parity
+from udfs.core.plan.features import feature_columns, order_places, plan_stages
+from udfs.core.rows.batches import Piece, RawBatch
+from udfs.core.rows.entities import add_entity
+from udfs.core.rows.ingest import ingest_of_topics
+from udfs.core.rows.lanes import split_by_lane
+from udfs.core.stage.lane import Lane
 
 PROFILES = "shop.profiles"
 PROFILE_JOIN: dict[str, Any] = {

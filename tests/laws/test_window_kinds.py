@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.laws.slow_windows import Asked, Keys, features
 from tests.samples import EVENTS, Passage, Sent, cut, payment, random_payments, small_pipeline
 from tests.slow_aggregations import Event
-from udfs.core.definition import Pipeline
-from udfs.core.features import windowed_features
-from udfs.core.segments import Segment
+from udfs.core.cells.segments import Segment
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import windowed_features
 
 LATENESS_MS, HORIZON_MS = 1_500, 12_000
 HIGH, POSITIVE = "units > 6", "amount > 0"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.slow_aggregations import SLOW, Event, Given
 from udfs.core.aggregations import AGGREGATIONS, IRS, Aggregation
-from udfs.core.feature_groups import Take
+from udfs.core.declare.feature_groups import Take
 from udfs.core.kernels import dispatch
 
 NAN = math.nan

@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from flink_jobs.archive_rows import prediction_pattern, rows_of, sql_type
 from flink_jobs.config import Environment, archive_of, load_environment
 from tests.samples import declaration
-from udfs.core.archive import (
+from udfs.core.declare.definition import Pipeline
+from udfs.core.errors import DefinitionError
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.predictions import KEY_SEPARATOR, PredictionWriter
+from udfs.core.offline.archive import (
     DAY,
     KINDS,
     ArchiveError,
@@ -26,11 +30,7 @@ from udfs.core.archive import (
     is_begun,
     open_archive,
 )
-from udfs.core.definition import Pipeline
-from udfs.core.errors import DefinitionError
-from udfs.core.features import feature_columns, plan_stages
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.predictions import KEY_SEPARATOR, PredictionWriter
+from udfs.core.plan.features import feature_columns, plan_stages
 
 LABEL = {"topic": "shop.refunds", "of": "refund", "above": 1}
 LABEL_CONTRACT = {"id": "id", "time": "at_ms", "fields": {"id": "string", "at_ms": "int64", "refund": "float64?"}}

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from udfs.core.columns import ColumnError, from_columns, time_column
-from udfs.core.contract import Contract
+from udfs.core.declare.contract import Contract
+from udfs.core.rows.columns import ColumnError, from_columns, time_column
 
 CONTRACT = Contract.model_validate(
     {

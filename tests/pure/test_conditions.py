@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from udfs.core.condition_nodes import Column, Compare, In, IsNull, Join, Node, Not, Value
-from udfs.core.conditions import Where, parse
+from udfs.core.declare.condition_nodes import Column, Compare, In, IsNull, Join, Node, Not, Value
+from udfs.core.declare.conditions import Where, parse
 
 TYPES = {"country": "string", "city": "string", "count": "int64", "size": "int64", "amount": "float64"} | {
     "limit": "float64",

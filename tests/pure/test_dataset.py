@@ -19,11 +19,11 @@ from models.examples import read_examples
 from models.inputs import Files, InputError
 from models.labels import Labels, Rules
 from tests import synthetic
-from udfs.core.backfill import Part
-from udfs.core.batches import RawBatch
-from udfs.core.declarations import Label
+from udfs.core.declare.declarations import Label
+from udfs.core.declare.loading import load_pipeline
 from udfs.core.errors import DefinitionError, ModelError
-from udfs.core.loading import load_pipeline
+from udfs.core.offline.backfill import Part
+from udfs.core.rows.batches import RawBatch
 
 LABEL_SPEC = Label.model_validate(
     {

@@ -19,14 +19,14 @@ from scripts.flights import events
 from scripts.flights.poison import LATE, Ledger, poisoned
 from scripts.flights.stream import Events
 from tests.samples import FLIGHTS
-from udfs.core.batches import RawBatch
-from udfs.core.contract import Contract
-from udfs.core.decoding import Decoder
-from udfs.core.definition import Pipeline
-from udfs.core.ingest import Ingest
-from udfs.core.letters import DETAIL_MAX_CHARS
-from udfs.core.loading import load_pipeline
-from udfs.core.offline import featurize_offline
+from udfs.core.declare.contract import Contract
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.decoding import Decoder
+from udfs.core.rows.ingest import Ingest
+from udfs.core.rows.letters import DETAIL_MAX_CHARS
 
 NOW_MS = 1_764_000_000_000
 CONTRACT = Contract.model_validate(

@@ -11,7 +11,7 @@ from scripts.demo.settings import DemoError, Settings
 from scripts.demo.traffic import traffic
 from scripts.kafka.batches import raw_batch
 from scripts.kafka.consume import Record
-from udfs.core.parity import Origin
+from udfs.core.offline.parity import Origin
 
 NOW_MS = 1_764_000_000_000
 

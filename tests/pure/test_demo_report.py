@@ -19,11 +19,11 @@ from scripts.demo.report import Report, as_json, failures
 from scripts.demo.screen import show
 from scripts.demo.timing import measure, percentiles_ms, throughput_eps
 from scripts.kafka.consume import Record
-from udfs.core.declarations import Label
-from udfs.core.letters import Letter, headers
-from udfs.core.model import F32, Scorer
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.parity import Observed, Origin, ParityReport
+from udfs.core.declare.declarations import Label
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.scorer import F32, Scorer
+from udfs.core.offline.parity import Observed, Origin, ParityReport
+from udfs.core.rows.letters import Letter, headers
 
 KEYS = [
     "events", "predictions", "rejects", "late", "duplicates", "missing", "throughput_eps", "latency_ms_p50",

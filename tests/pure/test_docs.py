@@ -12,8 +12,8 @@ from flink_jobs.schema import schema_text
 from scripts.docs.features import FAMILIES, features_page
 from scripts.docs.reference import main
 from scripts.docs.worked import Example, ExampleError, at_once, examples, one_by_one, parse, time_ms
-from udfs.core.catalog import CATALOG
-from udfs.core.feature_groups import FeatureGroup
+from udfs.core.declare.catalog import CATALOG
+from udfs.core.declare.feature_groups import FeatureGroup
 
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("semantics", "features")}

@@ -23,4 +23,4 @@ def test_the_examples_of_a_module_hold(name: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"udfs.core.durations", "udfs.core.decoding", "udfs.core.lanes"} <= set(MODULES)
+    assert {"udfs.core.declare.durations", "udfs.core.rows.decoding", "udfs.core.rows.lanes"} <= set(MODULES)

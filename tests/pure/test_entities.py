@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import EVENTS, FLIGHTS, Passage, cut, payment, random_payments, raw_batch, small_pipeline
-from udfs.core.entities import add_entity
-from udfs.core.features import plan_stages
-from udfs.core.ingest import Ingest
-from udfs.core.lanes import split_by_lane
+from udfs.core.plan.features import plan_stages
+from udfs.core.rows.entities import add_entity
+from udfs.core.rows.ingest import Ingest
+from udfs.core.rows.lanes import split_by_lane
 
 PAIR: dict[str, Any] = {"entity": ["user", "shop"], "of": "amount", "take": ["count", "sum"], "over": ["4s"]}
 parts = st.lists(

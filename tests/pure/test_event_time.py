@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.event_time import Table, TimeOrder
-from udfs.core.batches import Piece
-from udfs.core.columns import ColumnError
-from udfs.core.contract import Contract
+from udfs.core.declare.contract import Contract
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.columns import ColumnError
 
 CONTRACT = Contract.model_validate({"time": "at_ms", "fields": {"at_ms": "int64", "n": "int64", "x": "float64?"}})
 

@@ -14,9 +14,9 @@ from scripts.flights import dataset, events
 from scripts.flights.dataset import DatasetError
 from scripts.flights.lookups import write_lookups
 from scripts.flights.stream import Events
-from udfs.core.contract import Contract
-from udfs.core.definition import Pipeline
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.contract import Contract
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
 
 FLIGHTS = Path(__file__).parents[2] / "conf" / "flights"
 WEEK = (dt.date(2013, 11, 1), dt.date(2013, 11, 7))

@@ -6,12 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.samples import FIELDS, RATE_JOIN, declaration, small_pipeline
-from udfs.core.catalog import CATALOG
-from udfs.core.definition import Pipeline
-from udfs.core.expansion import group_features
-from udfs.core.feature_groups import FeatureGroup
-from udfs.core.group_checks import TEXT_TAKES
-from udfs.core.windows import KINDS
+from udfs.core.declare.catalog import CATALOG
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.expansion import group_features
+from udfs.core.declare.feature_groups import FeatureGroup
+from udfs.core.declare.group_checks import TEXT_TAKES
+from udfs.core.declare.windows import KINDS
 
 COUNT: dict[str, Any] = {"entity": "user", "take": ["count"], "over": ["1s"]}
 SUM = COUNT | {"of": "amount", "take": ["sum"]}

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.history import History, HistoryError, write_history, write_pieces
-from udfs.core.batches import RawBatch
+from udfs.core.rows.batches import RawBatch
 
 TOPICS = ["a", "a", "x", "a", "b", "b", "x", "a"]
 

@@ -15,6 +15,11 @@ ALLOWED = {
     "models": ("models", "udfs.core"),
     "flink_jobs": ("flink_jobs", "models", "udfs", "scripts"),
 }
+#: the packages of udfs/core; each imports of those before it alone
+LAYERS = (
+    "errors", "jit", "references", "aggregations", "kernels", "sketches", "declare", "rows", "plan", "cells", "stage",
+    "state", "offline", "model", "online",
+)  # fmt: skip
 FORBIDDEN_IN_CORE = ("pyflink", "py4j", "apache_beam", "mlflow", "redis", "kafka", "confluent_kafka")
 
 
@@ -41,6 +46,10 @@ def is_within(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
+def layer_of(path: Path) -> str:
+    return path.relative_to(ROOT / "udfs" / "core").with_suffix("").parts[0]
+
+
 @pytest.mark.parametrize("folder", ALLOWED)
 def test_imports_point_one_way(folder: str) -> None:
     assert sources(folder)
@@ -59,5 +68,15 @@ def test_the_pure_package_imports_no_service_and_no_engine() -> None:
         for path in sources("udfs/core")
         for line, module in imported(path)
         if is_within(module, FORBIDDEN_IN_CORE)
+    ]
+    assert wrong == []
+
+
+def test_packages_of_the_pure_part_import_only_those_before_them() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in sources("udfs/core")
+        for line, module in imported(path)
+        if module.startswith("udfs.core.") and LAYERS.index(module.split(".")[2]) > LAYERS.index(layer_of(path))
     ]
     assert wrong == []

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import EVENTS, FIELDS, RATE_JOIN, payment, random_payments, rate, raw_batch, small_pipeline
-from udfs.core.batches import Piece
 from udfs.core.errors import DefinitionError
-from udfs.core.ingest import Ingest
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.ingest import Ingest
 
 DAY_MS = 86_400_000
 STAMP_MS = 10**12

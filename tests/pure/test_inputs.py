@@ -18,8 +18,8 @@ from models.inputs import Files, InputError, Order, find_files
 from models.provenance import describe_files
 from tests.samples import EVENTS, FLIGHTS, RATE_JOIN, RATES, Sent, payment, raw_batch, small_pipeline, with_rates
 from tests.samples import random_payments as payments
-from udfs.core.features import feature_set_hash
-from udfs.core.ingest import ingest_of_topics
+from udfs.core.plan.features import feature_set_hash
+from udfs.core.rows.ingest import ingest_of_topics
 
 PIPELINE = small_pipeline(enrichments=[RATE_JOIN])
 SENT = with_rates(payments(5, 80, disorder_ms=1), 5)

@@ -11,9 +11,9 @@ from flink_jobs.history import export_history, topics_to_read
 from flink_jobs.launch import training_hint
 from models.inputs import InputError
 from tests import synthetic
-from udfs.core.checking import check_pipeline
-from udfs.core.definition import Pipeline
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.plan.checking import check_pipeline
 
 
 @pytest.fixture

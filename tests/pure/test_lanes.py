@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import FLIGHTS, payment, random_payments, raw_batch, small_pipeline
-from udfs.core.batches import Piece
-from udfs.core.ingest import Ingest
-from udfs.core.lanes import java_string_hash, key_group, lane_keys, lane_of, split_by_lane
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.ingest import Ingest
+from udfs.core.rows.lanes import java_string_hash, key_group, lane_keys, lane_of, split_by_lane
 
 MAX_PARALLELISM = 128
 

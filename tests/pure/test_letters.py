@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from udfs.core.letters import CUT_BYTES, MAX_RECORD_BYTES, Letter, fitting, headers
+from udfs.core.rows.letters import CUT_BYTES, MAX_RECORD_BYTES, Letter, fitting, headers
 
 LETTER = Letter("rejects", "topic", 3, 7, 99, "decode", "malformed", "why", '{"user":[0,1]}', b"key", b"value")
 

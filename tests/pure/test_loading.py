@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.samples import FLIGHTS, RATE_JOIN, declaration
+from udfs.core.declare.loading import load_pipeline
 from udfs.core.errors import DefinitionError
-from udfs.core.loading import load_pipeline
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

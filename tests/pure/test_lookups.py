@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.samples import EVENTS, declaration, payment, raw_batch, small_pipeline
-from udfs.core.batches import Piece
-from udfs.core.declarations import Lookup
-from udfs.core.definition import Pipeline
+from udfs.core.declare.declarations import Lookup
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.loading import validate
 from udfs.core.errors import DefinitionError
-from udfs.core.ingest import Ingest
-from udfs.core.loading import validate
+from udfs.core.rows.batches import Piece
+from udfs.core.rows.ingest import Ingest
 
 SHOPS: dict[str, Any] = {
     "name": "shops",

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from udfs.core.model import F32, Scorer, feature_matrix
-from udfs.core.model_contract import FeatureSource, ModelContract, Output, Tensor
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import FeatureSource, ModelContract, Output, Tensor
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import F32, Scorer, feature_matrix
 
 INPUTS = ["amount", "units", "rate"]
 

@@ -13,10 +13,10 @@ from models.binding import Meant, bind
 from models.check import check_strictly
 from models.foreign import Foreign, golden_rows, prepare
 from tests import hostile, synthetic
-from udfs.core.features import feature_columns
-from udfs.core.loading import load_pipeline
-from udfs.core.model_contract import Output, Tensor
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.contract import Output, Tensor
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.plan.features import feature_columns
 
 KNOWN = ["a", "b", "c"]
 

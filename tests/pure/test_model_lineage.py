@@ -6,9 +6,9 @@ import pytest
 
 from models.lineage import changed_features, feature_sources
 from tests import hostile, synthetic
-from udfs.core.features import feature_columns
-from udfs.core.loading import load_pipeline
-from udfs.core.model_contract import ModelContract, Tensor
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.contract import ModelContract, Tensor
+from udfs.core.plan.features import feature_columns
 
 
 @pytest.fixture

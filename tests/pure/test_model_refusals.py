@@ -20,10 +20,10 @@ from models.package import Package
 from models.registry import ResolvedModel, verify
 from models.versions import safe_source
 from tests import hostile
-from udfs.core.model import Scorer
-from udfs.core.model_contract import ModelContract, Output, Tensor
-from udfs.core.model_files import FILES, MAX_BYTES, read_file, sha256
-from udfs.core.refusals import ModelRefusedError, Refusal
+from udfs.core.model.contract import ModelContract, Output, Tensor
+from udfs.core.model.files import FILES, MAX_BYTES, read_file, sha256
+from udfs.core.model.refusals import ModelRefusedError, Refusal
+from udfs.core.model.scorer import Scorer
 
 ROWS = np.array([[1, 2], [-3, 4], [0, 0], [5, -6], [0.5, 0.25]], np.float64)
 BIT_FLIPS = 40

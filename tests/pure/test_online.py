@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from tests.samples import FLIGHTS, RATE_JOIN, SHOP_FEATURES, Passage, cut, payment, rate, small_pipeline
-from udfs.core.catalog import CATALOG
-from udfs.core.definition import Pipeline
-from udfs.core.offline import featurize_offline
-from udfs.core.online import OnlineRow, OnlineTable, online_schema, online_tables, row_texts, type_name
-from udfs.core.online_schema import Expiry, OnlineStoreError, values_decoder
+from udfs.core.declare.catalog import CATALOG
+from udfs.core.declare.definition import Pipeline
+from udfs.core.offline.featurize import featurize_offline
+from udfs.core.online.schema import Expiry, OnlineStoreError, values_decoder
+from udfs.core.online.tables import OnlineRow, OnlineTable, online_schema, online_tables, row_texts, type_name
 
 COLUMNS = ("shop_amount_count_1s", "shop_amount_mean_1s", "rate", "is_open")
 NOTHING = dict.fromkeys(COLUMNS)

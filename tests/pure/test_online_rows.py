@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from udfs.core.entities import add_entity
-from udfs.core.online import row_texts, type_name
-from udfs.core.online_rows import FeatureRow, SchemaBook
-from udfs.core.online_schema import Column, Expiry, OnlineSchema, OnlineStoreError, key_text, row_key
+from udfs.core.online.rows import FeatureRow, SchemaBook
+from udfs.core.online.schema import Column, Expiry, OnlineSchema, OnlineStoreError, key_text, row_key
+from udfs.core.online.tables import row_texts, type_name
+from udfs.core.rows.entities import add_entity
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 HOURLY, DAILY = Expiry(HOUR_MS, MINUTE_MS), Expiry(24 * HOUR_MS, MINUTE_MS)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from udfs.core.batches import RawBatch
-from udfs.core.cells import Layout, Track
-from udfs.core.features import feature_columns, feature_set_hash, plan_stages
-from udfs.core.ingest import Ingest
-from udfs.core.lane import Lane
-from udfs.core.loading import load_pipeline
-from udfs.core.plan import CELL_BYTES, VALUE_BYTES, describe
-from udfs.core.plan_report import PlanReport, Runtime
-from udfs.core.stamps import stage_name
+from udfs.core.cells.keyed import Layout, Track
+from udfs.core.declare.loading import load_pipeline
+from udfs.core.plan.describe import CELL_BYTES, VALUE_BYTES, describe
+from udfs.core.plan.features import feature_columns, feature_set_hash, plan_stages
+from udfs.core.plan.report import PlanReport, Runtime
+from udfs.core.rows.batches import RawBatch
+from udfs.core.rows.ingest import Ingest
+from udfs.core.stage.lane import Lane
+from udfs.core.stage.stamps import stage_name
 
 FLIGHTS = Path(__file__).parents[2] / "conf" / "flights"
 RUNTIME = Runtime(10, 5, 1, 5_000, 2, 128, exactly_once=True, online_store=True, topic_prefix="")

@@ -11,8 +11,8 @@ from scripts.flights import events
 from scripts.flights.poison import HOUR_MS, LATE, Ledger, PoisonError, poisoned
 from scripts.flights.poison_kinds import KINDS
 from scripts.flights.stream import Events
-from udfs.core.contract import Contract
-from udfs.core.loading import load_pipeline
+from udfs.core.declare.contract import Contract
+from udfs.core.declare.loading import load_pipeline
 
 NOW_MS = 1_764_000_000_000
 REASONS = {

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from tests.samples import FLIGHTS, payment, raw_batch, small_pipeline
-from udfs.core.ingest import Ingest
-from udfs.core.model_contract import Meaning, ModelContract, Output, Tensor
-from udfs.core.predictions import KEY_SEPARATOR, RECORD_SEPARATOR, PredictionWriter, finite_rows
+from udfs.core.model.contract import Meaning, ModelContract, Output, Tensor
+from udfs.core.model.predictions import KEY_SEPARATOR, RECORD_SEPARATOR, PredictionWriter, finite_rows
+from udfs.core.rows.ingest import Ingest
 
 CONTRACT = ModelContract(
     name="shop-model",

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from flink_jobs.cli import ORDER, app, run
 from models.cli import app as models
-from udfs.core.definition import Pipeline
-from udfs.core.feature_groups import FeatureGroup
-from udfs.core.features import feature_columns
-from udfs.core.letters import Reason
+from udfs.core.declare.definition import Pipeline
+from udfs.core.declare.feature_groups import FeatureGroup
+from udfs.core.plan.features import feature_columns
+from udfs.core.rows.letters import Reason
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

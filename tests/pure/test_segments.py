@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.samples import Passage, small_pipeline
+from udfs.core.cells.segments import VERSION, Segment, TrackSegment, pack, unpack
 from udfs.core.errors import StateFormatError
-from udfs.core.segments import VERSION, Segment, TrackSegment, pack, unpack
 
 GOLDEN = Path(__file__).parents[1] / "golden" / f"segment_v{VERSION}.bin"
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.laned import LanedJob
 from tests.samples import FLIGHTS, random_payments, raw_batch, small_pipeline
-from udfs.core.batches import RawBatch
 from udfs.core.errors import StateFormatError
-from udfs.core.snapshot import Snapshot, SnapshotReader, pending_of_lane, position, write_snapshot
-from udfs.core.state_header import StateHeader
+from udfs.core.rows.batches import RawBatch
+from udfs.core.state.header import StateHeader
+from udfs.core.state.snapshot import Snapshot, SnapshotReader, pending_of_lane, position, write_snapshot
 
 OFFSETS = {"shop.payments": {0: 40, 1: 7}}
 

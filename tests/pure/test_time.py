@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.samples import USER_FEATURES, Passage, Sent, cut, payment, random_payments, small_pipeline
-from udfs.core.definition import Pipeline
+from udfs.core.declare.definition import Pipeline
 
 DAY_MS = 86_400_000
 STAMPS = ("_lane_user", "_seq_user", "_offset")

@@ -19,8 +19,8 @@ from tests.samples import (
     random_payments,
     small_pipeline,
 )
-from udfs.core.definition import Pipeline
-from udfs.core.features import plan_stages
+from udfs.core.declare.definition import Pipeline
+from udfs.core.plan.features import plan_stages
 
 HORIZON_MS = 6_000 + 2_000 + 1_500
 

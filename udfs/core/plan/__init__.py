@@ -1,0 +1,1 @@
+"""What a declaration comes to before any row is read: stages, tracks of features, the hash of the feature set."""
