@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a bare Debian or Ubuntu with Python 3.11 ready: system packages, .venv from the lock, jars from the pom.
+# Makes a bare Debian or Ubuntu with Python 3.11 ready: system packages, .venv from the lock, jars from the pom,
+# compiled kernels.
 # Each step leaves a stamp with the checksum of what it was made from, so that a second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -112,6 +113,15 @@ jars() {
   done
 }
 
+kernels() {
+  local wanted
+  wanted=$(checksum requirements.lock udfs/core/jit.py udfs/core/aggregations/*.py udfs/core/kernels/*.py)
+  is_done kernels "$wanted" && return
+  say "compiling the kernels (half a minute)"
+  .venv/bin/python -m scripts.kernels
+  echo "$wanted" > "$stamps/kernels"
+}
+
 # An interrupted creation leaves a python without pip.
 pip_works() { [ -x .venv/bin/python ] && .venv/bin/python -m pip --version > /dev/null 2>&1; }
 
@@ -133,4 +143,4 @@ if [ -e "$stamps/interrupted" ]; then
 fi
 # A stamp that outlived its .venv says nothing.
 [ -x .venv/bin/python ] || rm -f "$stamps/lock" "$stamps/project"
-for step in system_packages python_environment jars; do "$step"; done
+for step in system_packages python_environment jars kernels; do "$step"; done

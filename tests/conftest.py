@@ -6,6 +6,7 @@
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 RINGS = ("pure", "laws", "flink", "e2e")
+
+# A shell that starts this in the background has it ignore Ctrl-C, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Few examples, in CI always the same. No deadline: the first call of a kernel may compile for seconds.
 settings.register_profile("local", max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -143,13 +143,14 @@ class Cluster:
         raise LookupError(msg)
 
     def stop(self, job: str) -> str:
-        """Stop a job with a savepoint and return the savepoint's path."""
+        """Stop a job with a savepoint, once all its tasks run, and return the savepoint's path."""
+        self.await_running(job)
         target = (self.folder / "savepoints").as_uri()
         trigger = self._get(f"/jobs/{job}/stop", {"drain": False, "targetDirectory": target})["request-id"]
         path = f"/jobs/{job}/savepoints/{trigger}"
         self._until(lambda: self._get(path)["status"]["id"] == "COMPLETED", f"the savepoint of job {job}")
         operation = self._get(path)["operation"]
-        assert "location" in operation, operation.get("failure-cause")
+        assert "location" in operation, operation["failure-cause"]["stack-trace"].partition("\n")[0]
         self._until(lambda: self._get(f"/jobs/{job}")["state"] == "FINISHED", f"job {job} to finish")
         return str(operation["location"])
 

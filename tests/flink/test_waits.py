@@ -65,7 +65,7 @@ def test_departures_wait_for_their_weather_also_over_a_restart(
     replay(sent, setting.kafka, as_fast_as_possible=True)
     await_read(setting, job, COUNT)
     savepoint = cluster.stop(job)
-    assert len(setting.outputs().ends) == 0, "nothing may come out before its weather"
+    assert setting.outputs().predictions == [], "nothing may come out before its weather"
 
     job = setting.start(savepoint=savepoint)
     sky = weather(prefix)

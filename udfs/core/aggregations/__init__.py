@@ -5,7 +5,7 @@ An IR is a float64 array of fixed width with `init(ir, params, at)`, `update(ir,
 feature from it, NaN for null. Null inputs are never passed to `update`. Several aggregations of one column share an IR,
 so that it is kept and folded once.
 To add one: a file like `sums.py`, its line in `IRS`, a line in `AGGREGATIONS` for each feature it gives, a row in
-`tests/pure/test_aggregations.py`; the kernels, the contract tests and the docs find it by themselves.
+`tests/laws/test_aggregations.py`; the kernels, the contract tests and the docs find it by themselves.
 """
 
 from collections.abc import Callable

@@ -3,13 +3,14 @@
 A kernel that counts references unpacks them once, before its loop: an attribute costs a count each time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+A = TypeVar("A", bound=NDArray[Any])
 
 #: flags of a row in a store's sequence: it enters the cells, its features are read
 UPDATES, READS = 1, 2
@@ -67,3 +68,10 @@ class Plan(NamedTuple):
     param_offsets: I64
     #: int64[5, f], per feature, ordered by window: window, IR, opcode of its aggregation, output, part
     writes: I64
+
+
+def read_only(array: A) -> A:
+    """Return the array as one that nobody writes to: a kernel that meets both kinds is compiled twice."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -16,6 +16,7 @@ from udfs.core.cells.keyed import KeyedCells, Layout
 from udfs.core.cells.log import Log
 from udfs.core.cells.segments import Segment
 from udfs.core.declare.definition import Pipeline
+from udfs.core.kernels.arrays import read_only
 from udfs.core.kernels.digest import hash_texts
 from udfs.core.kernels.repeats import CONFLICT, FACTS, FIRST, judge_repeats
 from udfs.core.rows.batches import OFFSET, PARTITION, Piece
@@ -125,8 +126,8 @@ def _words(column: pa.Array) -> NDArray[np.uint64]:
         _, ends, data = column.buffers()
         with np.errstate(over="ignore"):  # the hash wraps around; compiled code does not mind
             hash_texts(
-                np.frombuffer(ends, np.int32)[column.offset : column.offset + len(column) + 1],
-                np.frombuffer(data or b"", np.uint8),
+                read_only(np.frombuffer(ends, np.int32)[column.offset : column.offset + len(column) + 1]),
+                read_only(np.frombuffer(data or b"", np.uint8)),
                 words,
             )
     elif pa.types.is_fixed_size_list(column.type):

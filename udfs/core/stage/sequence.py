@@ -13,7 +13,7 @@ from udfs.core.cells.inputs import input_matrix
 from udfs.core.cells.keyed import KeyedCells
 from udfs.core.declare.conditions import Condition
 from udfs.core.declare.feature import ARROW, Feature, Input
-from udfs.core.kernels.arrays import READS, UPDATES
+from udfs.core.kernels.arrays import READS, UPDATES, read_only
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -64,10 +64,10 @@ class Sequence:
 
     @cached_property
     def times_ms(self) -> I64:
-        """int64[n], event times."""
+        """int64[n], event times, read-only."""
         own = self.own.batch[self.own.time].to_numpy(zero_copy_only=False)
         readers = self.readers.batch[self.readers.time].to_numpy(zero_copy_only=False) if self.readers else None
-        return self._merge(own, readers)
+        return read_only(self._merge(own, readers))
 
     @cached_property
     def flags(self) -> NDArray[np.int8]:
