@@ -117,8 +117,8 @@ class Cluster:
         return [pid for pid in workers if _descends(pid, mine, parents)]
 
     def await_running(self, job: str) -> None:
-        """Wait until every task of a job runs."""
-        self._until(lambda: self._tasks(job) == {"RUNNING"}, f"job {job} to run")
+        """Wait until every task of a job runs, or has nothing more to do."""
+        self._until(lambda: self._tasks(job) <= {"RUNNING", "FINISHED"}, f"job {job} to run")
 
     def await_restart(self, job: str, count: int) -> None:
         """Wait until a job has restarted that many times and runs."""
