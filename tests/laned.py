@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.samples import FLIGHTS, Sent, raw_batch
 from udfs.core.declare.definition import Pipeline
-from udfs.core.plan.features import plan_stages
+from udfs.core.plan.features import Stage, plan_stages
 from udfs.core.rows.batches import Piece
 from udfs.core.rows.entities import add_entity
 from udfs.core.rows.ingest import ingest_of_topics
@@ -26,22 +26,25 @@ class LanedJob:
     ----------
     pipeline : its `lanes` says how many
     snapshot : what it starts from
+    limit_bytes : what each store of a lane may take in memory; 0: no limit
     """
 
-    def __init__(self, pipeline: Pipeline, snapshot: Snapshot | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, snapshot: Snapshot | None = None, limit_bytes: int = 0) -> None:
         self.pipeline, self.header = pipeline, StateHeader.of(pipeline, FLIGHTS)
         assert snapshot is None or snapshot.header == self.header
         self._found = snapshot.logs if snapshot is not None else {}
         self._ingests = ingest_of_topics(pipeline, FLIGHTS)
         self._keys = {one.topic: one.key for one in pipeline.enrichments}
         self.logs: dict[tuple[str, int], dict[int, bytes]] = {}
+        #: (entity, lane) -> keys that are out of memory
+        self.pages: dict[tuple[str, int], dict[str, bytes]] = {}
         self._duplicates = [
             Duplicates(pipeline, self._log(DUPLICATES, lane))
             for lane in range(pipeline.lanes)
             if pipeline.time.duplicates_within_ms
         ]
         self._stages = [
-            (stage, [Lane(pipeline, stage, n, self._log(log_name(stage.entity), n)) for n in range(pipeline.lanes)])
+            (stage, [self._lane(stage, number, limit_bytes) for number in range(pipeline.lanes)])
             for stage in plan_stages(pipeline)
         ]
         #: id of an event -> its row, without stamps
@@ -80,8 +83,16 @@ class LanedJob:
             self._through(done, number + 1)
 
     def snapshot(self) -> Snapshot:
+        """Return its state as an export has it: behind each log the pages, which say all of a key."""
         logs = {place: [log[n] for n in sorted(log)] for place, log in self.logs.items() if log}
-        return Snapshot(self.header, "export", logs)
+        for (entity, lane), pages in self.pages.items():
+            logs.setdefault((log_name(entity), lane), []).extend(pages[name] for name in sorted(pages))
+        return Snapshot(self.header, "export", {place: log for place, log in logs.items() if log})
+
+    def _lane(self, stage: Stage, number: int, limit_bytes: int) -> Lane:
+        log = self._log(log_name(stage.entity), number)
+        pages = self.pages.setdefault((stage.entity, number), {}) if limit_bytes else None
+        return Lane(self.pipeline, stage, number, log, pages, limit_bytes)
 
     def _log(self, name: str, lane: int) -> dict[int, bytes]:
         return self.logs.setdefault((name, lane), dict(enumerate(self._found.get((name, lane), ()))))

@@ -94,12 +94,12 @@ class Featurize(KeyedProcessFunction):
     def process_element(self, value: Row | bytes, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take one micro-batch or one encoded piece through the stages."""
         key = ctx.get_current_key()
-        begins = None if key in self._lanes else self._start_lane(key)
+        now_ms = ctx.timer_service().current_processing_time() if self._may_wait else None
+        begins = None if key in self._lanes else self._start_lane(key, now_ms)
         batches: list[RawBatch | Piece] = [raw_batch(value) if self._ingests else Piece.decode(value)]
         if begins is not None and self._ingests:
             lane, lanes = self._lane_of_key[key], len(self._lane_keys)
             batches = [*pending_of_lane(begins.pending(), lane, lanes), *batches]
-        now_ms = ctx.timer_service().current_processing_time() if self._may_wait else None
         for batch in batches:
             piece = self._ingests[batch.topic].process(batch) if isinstance(batch, RawBatch) else batch
             piece = _through(self._lanes[key], piece, now_ms)
@@ -113,11 +113,11 @@ class Featurize(KeyedProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Let events go on that have waited long enough for an enrichment that may be idle."""
         key = ctx.get_current_key()
+        now_ms = max(timestamp, ctx.timer_service().current_processing_time())
         if key not in self._lanes:
-            self._start_lane(key)
+            self._start_lane(key, now_ms)
         if self._timers.get(key, timestamp) <= timestamp:
             self._timers.pop(key, None)
-        now_ms = max(timestamp, ctx.timer_service().current_processing_time())
         for i, lane in enumerate(self._lanes[key], start=1):
             piece = lane.expire(now_ms) if isinstance(lane, Lane) else None
             if piece is not None:
@@ -141,8 +141,12 @@ class Featurize(KeyedProcessFunction):
         elif piece.rows.num_rows or piece.letters.num_rows:
             yield Row(key, piece.encode())
 
-    def _start_lane(self, key: int) -> SnapshotReader | None:
-        """Restore a lane, or begin it; return the snapshot that it begins with."""
+    def _start_lane(self, key: int, now_ms: int | None) -> SnapshotReader | None:
+        """Restore a lane, or begin it; return the snapshot that it begins with.
+
+        A savepoint has the timers of the events that wait, a snapshot has none: from now on they wait by the clock, so
+        that the batch at hand, whatever it holds, sets the timer.
+        """
         number, stored, header = self._lane_of_key[key], self._stored_header.value(), self._header.encode()
         begins = self._snapshot if stored is None else None
         if stored != header:
@@ -155,7 +159,11 @@ class Featurize(KeyedProcessFunction):
                 for i, segment in enumerate(begins.segments(name, number)):
                     self._states[name].put(i, segment)
         ids = [Duplicates(self._pipeline, _StateMapping(self._states[DUPLICATES]))] if self._looks_at_ids else []
-        self._lanes[key] = [*ids, *(self._lane(stage, number) for stage in self._stages)]
+        lanes = [self._lane(stage, number) for stage in self._stages]
+        self._lanes[key] = [*ids, *lanes]
+        for lane in lanes:
+            if now_ms is not None and lane.waiting is not None:
+                lane.waiting.arm(now_ms)
         return begins
 
     def _lane(self, stage: Stage, number: int) -> Lane:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,17 @@ class Cluster:
                 return int(vertex["metrics"]["write-records"])
         msg = f"job {job} reads no table {table}"
         raise LookupError(msg)
+
+    def gauge(self, job: str, name: str) -> float:
+        """Return a gauge of a job's own operators, summed over them and their subtasks."""
+        total = 0.0
+        for vertex in self._get(f"/jobs/{job}")["vertices"]:
+            path = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
+            for one in self._get(path):
+                if one["id"].endswith(f".{name}"):
+                    (found,) = self._get(f"{path}?get={urllib.parse.quote(one['id'])}")
+                    total += found["sum"]
+        return total
 
     def stop(self, job: str) -> str:
         """Stop a job with a savepoint, once all its tasks run, and return the savepoint's path."""

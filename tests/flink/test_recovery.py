@@ -16,7 +16,7 @@ from scripts.services.endpoints import Endpoints
 from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder, weather
 from tests.flink.pending import LINGER_MS, departing, stop_with_pending
-from tests.flink.scoring import Scoring, assert_each_once, assert_gapless, scoring
+from tests.flink.scoring import Scoring, assert_exact, scoring
 from udfs.core.declare.declarations import Latency
 
 RATE_EPS = 150.0
@@ -43,7 +43,7 @@ def test_a_killed_worker_and_a_lost_task_manager_leave_no_trace_in_the_outputs(
     cluster.await_restart(job, restarts + 1)
     setting.await_outputs(len(sent))
     cluster.stop(job)
-    _assert_exact(setting)
+    assert_exact(setting, least=1_000)
 
 
 def test_a_job_goes_on_from_its_savepoint_with_pending_batches_also_at_another_parallelism(
@@ -71,7 +71,7 @@ def test_a_job_goes_on_from_its_savepoint_with_pending_batches_also_at_another_p
     setting.await_outputs(len(sent))
     assert cluster.failures(job) == []
     cluster.stop(job)
-    _assert_exact(setting)
+    assert_exact(setting, least=1_000)
 
 
 @contextmanager
@@ -83,12 +83,3 @@ def _traffic(setting: Scoring, events: Events) -> Iterator[None]:
     assert sending.is_alive()
     yield
     sending.join()
-
-
-def _assert_exact(setting: Scoring) -> None:
-    inputs, outputs = setting.inputs(), setting.outputs()
-    assert_each_once(inputs, outputs)
-    assert_gapless(outputs)
-    report = setting.parity(inputs, outputs)
-    assert report.rows == len(outputs.predictions) > 1_000
-    assert (report.mismatches, report.missing, report.examples) == (0, 0, [])

@@ -69,6 +69,17 @@ def test_lanes_may_change_1_2_4_1_anywhere_and_no_key_sees_it(seed: int, cuts: l
     assert len(stamps) == len(set(stamps))
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_keys_that_are_out_of_memory_are_in_the_snapshot(lanes: int) -> None:
+    sent = stream(3, 80)
+    whole = LanedJob(pipeline(1)).feed(sent)
+    job = LanedJob(pipeline(2), limit_bytes=300).feed(sent[:60])
+    assert all(any(job.pages[entity, lane] for lane in range(2)) for entity in job.header.entities)
+    again = LanedJob(pipeline(lanes), carry(job.snapshot(), LanedJob(pipeline(lanes)).header)).feed(sent[60:], 60)
+    assert job.rows | again.rows == whole.rows
+    assert job.letters | again.letters == whole.letters
+
+
 def waiting(lanes: int, **changes: Any) -> Pipeline:
     return pipeline(lanes, enrichments=[{**RATE_JOIN, "wait": "8s", "keep": "20s"}], **changes)
 

@@ -230,6 +230,18 @@ def test_processing_time_ends_a_wait_where_the_stream_is_idle() -> None:
     assert passed.lane.waiting.due_ms is None
 
 
+def test_events_of_a_state_that_knows_no_processing_time_wait_from_when_the_lane_begins() -> None:
+    passed = Waits(waits_for_rates("default")).feed(cut([sale(0, 10_000)]))
+    passed.restart()
+    waiting = passed.lane.waiting
+    assert waiting is not None
+    assert waiting.due_ms is None
+    waiting.arm(5_000)
+    waiting.arm(6_000)
+    assert waiting.due_ms == 7_000
+    assert passed.expire(7_000).rows == [("p0", {"rate": -1.0, "is_open": None}, {"rates": 1})]
+
+
 def test_a_batch_also_lets_those_go_whose_time_has_come() -> None:
     passed = Waits(waits_for_rates("null")).feed(cut([sale(0, 10_000)]), now_ms=5_000)
     passed.feed(cut([sale(1, 10_000)]), now_ms=7_500)

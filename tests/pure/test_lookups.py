@@ -1,5 +1,6 @@
 """What a key gives that the file of a lookup does not have: nulls, defaults of the right types, or a reject."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.samples import EVENTS, declaration, payment, raw_batch, small_pipeline
+from tests.samples import EVENTS, RATE_JOIN, declaration, payment, raw_batch, small_pipeline
 from udfs.core.declare.declarations import Lookup
 from udfs.core.declare.definition import Pipeline
 from udfs.core.declare.loading import validate
 from udfs.core.errors import DefinitionError
+from udfs.core.plan.checking import check_pipeline
 from udfs.core.rows.batches import Piece
 from udfs.core.rows.ingest import Ingest
 
@@ -199,3 +201,34 @@ def test_a_declaration_is_the_same_after_it_was_written() -> None:
     assert Lookup.model_validate_json(lookup.model_dump_json(by_alias=True)) == lookup
     assert lookup.default == DEFAULTS
     assert isinstance((lookup.default or {})["is_open"], bool)
+
+
+@pytest.mark.parametrize(
+    ("group", "place"),
+    [
+        ({"of": "city", "take": ["max"]}, "features[1].of"),
+        ({"of": "amount", "take": ["sum", {"argmax": "city"}]}, "features[1].take.argmax"),
+        ({"of": "amount", "take": [{"argmin": "city"}]}, "features[1].take.argmin"),
+    ],
+)
+def test_a_text_column_of_a_file_where_a_number_is_needed_is_refused(
+    group: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    first = {"entity": "user", "of": "amount", "take": [{"argmax": "floors"}], "over": ["4s"], "slide": "1s"}
+    second = {"entity": "user", "over": ["4s"], "slide": "1s"} | group
+    declared = declaration(lookups=[SHOPS | {"file": write(tmp_path, "parquet")}], features=[first, second])
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(declared), encoding="utf-8")
+    with pytest.raises(DefinitionError) as refused:
+        check_pipeline(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / 'shops.parquet'}: column ")
+    assert f"holds string; lookup 'shops' takes it as 'city', and {place} needs a number" in str(refused.value)
+
+
+def test_a_field_of_another_stream_may_have_the_name_of_a_text_column_of_a_file(tmp_path: Path) -> None:
+    own = RATE_JOIN["contract"]
+    rates = RATE_JOIN | {"contract": own | {"fields": own["fields"] | {"city": "float64"}}}
+    read = {"entity": "shop", "from": "rates", "of": "city", "take": ["max"], "over": ["4s"], "slide": "1s", "as": "r"}
+    lookups = [SHOPS | {"file": write(tmp_path, "parquet"), "take": {"city": "city"}}]
+    declared = declaration(lookups=lookups, enrichments=[rates], features=[read])
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(declared), encoding="utf-8")
+    assert check_pipeline(tmp_path).columns == ("r_max_4s",)

@@ -21,6 +21,8 @@ I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 D = TypeVar("D", bound=np.generic)
 INITIAL_CELLS, INITIAL_KEYS = 1024, 256
+CELL_BYTES = 4 * 8
+"""Of a cell in memory, beside what it holds."""
 FEW = 64
 """Keys up to this many are looked up one by one: quicker than making a dictionary of them."""
 
@@ -64,6 +66,8 @@ class Track:
         self.free_count = np.array([INITIAL_CELLS], np.int64)
         #: cell -> its sketches, of the cells in use; stale ones of others
         self.sketches: dict[int, list[Any]] = {}
+        #: int64[cells], what those take in memory, as of their last `weigh`
+        self.sketch_bytes = np.zeros(INITIAL_CELLS if layout.sketches else 0, np.int64)
 
     @property
     def pool(self) -> Pool:
@@ -74,6 +78,22 @@ class Track:
     def live(self) -> int:
         """Number of cells in use."""
         return int(self.owner.size - self.free_count[0])
+
+    def weigh(self, cells: I64) -> None:
+        """Note what the sketches of cells take in memory; `cells` may repeat and hold -1."""
+        if self.sketch_bytes.size < self.owner.size:
+            self.sketch_bytes = _grown(self.sketch_bytes, self.owner.size, 0)
+        for cell in np.unique(cells[cells >= 0]).tolist():
+            self.sketch_bytes[cell] = sum(one.memory_bytes for one in self.sketches[cell])
+
+    def taken_bytes(self) -> tuple[I64, I64]:
+        """Return the owners of the cells in use and what each takes in memory."""
+        cells = np.flatnonzero(self.owner >= 0)
+        taken = np.full(cells.size, CELL_BYTES + 8 * self.layout.width)
+        if self.layout.sketches:
+            self.weigh(cells[:0])
+            taken += self.sketch_bytes[cells]
+        return self.owner[cells], taken
 
     def reserve(self, cells: int, keys: int) -> None:
         """Make room for that many new cells and for slots below `keys`."""
@@ -97,6 +117,8 @@ class Track:
         cells = restore_cells(slots, tiles, rows, self.pool)
         for cell, stored in zip(cells.tolist(), blobs, strict=bool(blobs)):
             self.sketches[cell] = [make(data) for make, data in zip(self.layout.sketches, stored, strict=True)]
+        if blobs:
+            self.weigh(cells)
         return cells
 
     def drop(self, slots: I64) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Iterable, MutableMapping
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.core.cells.keyed import KeyedCells
+from udfs.core.cells.keyed import CELL_BYTES, KeyedCells
 from udfs.core.cells.log import Log
 from udfs.core.cells.segments import Segment, unpack
 
 I64 = NDArray[np.int64]
 KEY_BYTES = 250
 """Of a key in memory: its text, its entry in the index, clocks and heads, measured over keys of some ten letters."""
-CELL_BYTES = 4 * 8
 LOW_WATER = 0.7
 """Share of the limit that is left after paging out, so that it is not done for every batch."""
 
@@ -40,9 +39,14 @@ class Pages:
 
     @property
     def memory_bytes(self) -> int:
-        """What the keys and cells in memory take."""
-        cells = sum(track.live * (CELL_BYTES + 8 * track.layout.width) for track in self._cells.tracks)
-        return cells + KEY_BYTES * len(self._cells.index)
+        """What the keys and cells in memory take, sketches and texts included."""
+        taken = KEY_BYTES * len(self._cells.index)
+        for track in self._cells.tracks:
+            if track.layout.sketches:
+                taken += int(track.taken_bytes()[1].sum())
+            else:
+                taken += track.live * (CELL_BYTES + 8 * track.layout.width)
+        return taken
 
     def bring(self, names: Iterable[str | None]) -> tuple[I64, list[I64]]:
         """Put keys back into memory that are out of it.
@@ -78,8 +82,7 @@ class Pages:
         orders = [np.argsort(track.owner, kind="stable") for track in cells.tracks]
         owners = [track.owner[order] for track, order in zip(cells.tracks, orders, strict=True)]
         for track in cells.tracks:
-            live = track.owner[track.owner >= 0]
-            np.add.at(taken, live, CELL_BYTES + 8 * track.layout.width)
+            np.add.at(taken, *track.taken_bytes())
         coldest = slots[np.argsort(cells.newest_ms[slots], kind="stable")]
         enough = int(np.searchsorted(np.cumsum(taken[coldest]), over + (1 - LOW_WATER) * self._limit_bytes)) + 1
         leaving = coldest[:enough]

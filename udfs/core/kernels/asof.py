@@ -14,6 +14,8 @@ from udfs.core.kernels.cells import drop_behind, drop_from, find_or_insert
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+SLICES = 8
+"""What is behind the kept history stays for up to this part of it longer."""
 
 
 @inlined
@@ -49,7 +51,9 @@ def place_row(
         head[slot] = -1
     before = head[slot]
     cell, _ = find_or_insert(slot, time_ms, head, older, owner, tile, free, free_count)
-    if head[slot] != before and before >= 0:
+    # A walk through all that is kept, so not for every row: until it comes, `latest_row` passes the rest over.
+    slice_ms = keep_ms // SLICES + 1
+    if head[slot] != before and before >= 0 and time_ms // slice_ms != tile[before] // slice_ms:
         drop_behind(slot, time_ms - keep_ms, head, older, owner, tile, free, free_count)
     return cell
 

@@ -56,7 +56,10 @@ def check_pipeline(folder: Path) -> CheckedPipeline:
 def _where_a_number(pipeline: Pipeline, column: str) -> str | None:
     """Return the first place of the definition that needs the column to be a number."""
     named = [(f"model.inputs[{i}]", name) for i, name in enumerate(pipeline.model.inputs)]
-    named += [(f"features[{i}].of", group.of) for i, group in enumerate(pipeline.features) if group.of]
+    for i, group in enumerate(pipeline.features):
+        if group.stream is None:  # of another stream, it is a field of that
+            named += [(f"features[{i}].of", group.of)] if group.of else []
+            named += [(f"features[{i}].take.{one.name}", one.other) for one in group.take if one.other]
     return next((path for path, name in named if name == column), None)
 
 

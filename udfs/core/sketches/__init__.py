@@ -1,13 +1,17 @@
 """Sketches: aggregations whose state is no array of fixed width; they take any type, and cost microseconds an event.
 
-Each class of this folder has `update(value, time_ms)`, `merge(older)`, `value(now_ms, size_ms, index)`, `to_bytes()`
-and `from_bytes(data, *arguments)`. Everything in them is deterministic, so that a restart or another cut gives the same
-bits: that is why quantiles come from t-digest, and not from KLL, whose compaction draws random bits.
+Each class of this folder has `update(value, time_ms)`, `merge(older)`, `value(now_ms, size_ms, index)`, `to_bytes()`,
+`from_bytes(data, *arguments)`, and `memory_bytes`, what it takes in memory, as measured over thousands. Everything in
+them is deterministic, so that a restart or another cut gives the same bits: that is why quantiles come from t-digest,
+and not from KLL, whose compaction draws random bits.
 """
 
 from dataclasses import dataclass, field
 
 from udfs.core.aggregations import Argument, Params
+
+OBJECT_BYTES = 250
+"""Of an empty one in memory, with its place in its cell."""
 
 
 @dataclass(frozen=True, slots=True)

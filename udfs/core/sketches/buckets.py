@@ -1,5 +1,6 @@
 """`by`: an aggregate of its own for each value of another column, up to 256 of them; the others share one bucket."""
 
+from sys import getsizeof
 from typing import Self
 
 import msgspec
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from udfs.core.aggregations import AGGREGATIONS, IRS
 from udfs.core.kernels import dispatch
+from udfs.core.sketches import OBJECT_BYTES
 
 MOST, OTHERS = 256, "…"
 F64 = NDArray[np.float64]
@@ -45,6 +47,11 @@ class Buckets:
             one = dispatch.finalize(self._aggregation.opcode, ir, self._numbers, 0, index, np.nan, now_ms, size_ms)
             found.append((bucket, float(one) if np.isfinite(one) else None))
         return found
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + sum(getsizeof(bucket) + 190 + ir.nbytes for bucket, ir in self._irs.items())
 
     def to_bytes(self) -> bytes:
         """Return bucket -> IR as MessagePack."""

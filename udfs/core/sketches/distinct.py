@@ -9,8 +9,11 @@ from typing import Self
 
 from datasketches import HLL_8, hll_sketch, hll_union
 
+from udfs.core.sketches import OBJECT_BYTES
+
 BOUND, LG_REGISTERS = 256, 12
 DIGEST_BYTES = 8
+SET_BYTES, SKETCH_BYTES = 200, 4_300
 
 
 class Distinct:
@@ -42,6 +45,11 @@ class Distinct:
         for _ in range(2):  # of one alone it would give an estimate that goes by the history of that one
             union.update(self._sketch)
         return float(union.get_estimate())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + (SKETCH_BYTES if self._sketch is not None else SET_BYTES + 80 * len(self._digests))
 
     def to_bytes(self) -> bytes:
         """Return the digests in order, or the registers."""

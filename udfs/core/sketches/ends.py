@@ -1,8 +1,11 @@
 """first, last, lag of text: by event time; of equal times the earlier arrival is first and the later last. Exact."""
 
+from sys import getsizeof
 from typing import Any, Self
 
 import msgspec
+
+from udfs.core.sketches import OBJECT_BYTES
 
 
 class _Ends:
@@ -19,6 +22,11 @@ class _Ends:
     def value(self, _now_ms: int, _size_ms: int, index: int) -> Any:
         """Return the value at a position, None where there are fewer."""
         return self._pairs[index][1] if index < len(self._pairs) else None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + sum(getsizeof(value) + 80 for _, value in self._pairs)
 
     def to_bytes(self) -> bytes:
         """Return the pairs as MessagePack."""

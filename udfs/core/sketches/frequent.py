@@ -10,10 +10,13 @@ nothing.
 """
 
 from collections import Counter
+from sys import getsizeof
 from typing import Self
 
 import msgspec
 from datasketches import frequent_items_error_type, frequent_strings_sketch
+
+from udfs.core.sketches import OBJECT_BYTES
 
 LG_MAP, MOST = 8, 192
 
@@ -39,6 +42,11 @@ class Frequent:
         """Return the most frequent values; of equally frequent ones the smaller first."""
         ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         return [value for value, _ in ranked[: self._wanted]]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + sum(getsizeof(value) + 40 for value in self._counts)
 
     def to_bytes(self) -> bytes:
         """Return the counts as MessagePack, in the order of the values."""

@@ -10,7 +10,10 @@ from typing import Self
 import numpy as np
 from datasketches import tdigest_double
 
+from udfs.core.sketches import OBJECT_BYTES
+
 COMPRESSION, BUFFER = 200, 64
+DIGEST_BYTES = 12_000
 
 
 class Quantile:
@@ -45,6 +48,11 @@ class Quantile:
         for value in self._values:
             whole.update(value)
         return float(whole.get_quantile(self._share))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + 40 * len(self._values) + (DIGEST_BYTES if self._digest is not None else 0)
 
     def to_bytes(self) -> bytes:
         """Return the number of values kept, those, and the centroids."""

@@ -1,9 +1,12 @@
 """unique: the n smallest of the different values. Exact. State: the values."""
 
 from bisect import insort
+from sys import getsizeof
 from typing import Any, Self
 
 import msgspec
+
+from udfs.core.sketches import OBJECT_BYTES
 
 
 class Unique:
@@ -27,6 +30,11 @@ class Unique:
     def value(self, _now_ms: int, _size_ms: int, _index: int) -> list[Any]:
         """Return the values, ascending."""
         return list(self._values)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it takes in memory."""
+        return OBJECT_BYTES + sum(getsizeof(value) + 12 for value in self._values)
 
     def to_bytes(self) -> bytes:
         """Return the values as MessagePack."""

@@ -120,6 +120,8 @@ class Store:
                 events = _events(sequence, (), judged)
                 own = (sequence.own.batch, sequence.own_at)
                 lists = fold_sketches(events, *own, track, self.cells.lateness_ms, cells, rows)
+                if self.pages is not None:
+                    cells.weigh(rows)
                 columns |= sequence.read_lists(track.features, lists)
         if mapping is None:
             self.log.forget()

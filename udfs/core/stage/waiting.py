@@ -92,6 +92,10 @@ class Waiting:
         first = int(self._due_ms().min(initial=END_OF_INPUT))
         return first if first < END_OF_INPUT else None
 
+    def arm(self, now_ms: int) -> None:
+        """Let the events that came without processing time, from a backfill, wait from now on."""
+        self.held.since_ms[self.held.since_ms < 0] = now_ms
+
     def _due_ms(self) -> I64:
         """Return when each event no longer waits for each join, int64[n, joins]."""
         since_ms = self.held.since_ms[:, None]
@@ -118,8 +122,7 @@ class Waiting:
         is_given_up = np.zeros((before + came, len(self.joins)), np.bool_)
         if now_ms is not None:
             if now_ms < END_OF_INPUT:
-                # Events that came without processing time, from a backfill, wait from now on.
-                self.held.since_ms[self.held.since_ms < 0] = now_ms
+                self.arm(now_ms)
             is_given_up[:before] = self._due_ms() <= now_ms
         is_dropped, held = np.zeros(before + came, np.bool_), self.held
         if events is not None:
