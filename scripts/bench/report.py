@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,19 +42,29 @@ def report(name: str, figures: dict[str, float | str], ratios: list[Ratio]) -> P
     for key, value in figures.items():
         console.print(f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value}", highlight=False)
     console.print(table)
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    console.print(machine, style="dim")
+    load = os.getloadavg()[0]
+    console.print(f"{machine()}, load {load:.1f}", style="dim")
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{name}.json"
     said = {
         "name": name,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine,
+        "machine": machine(),
+        "load": round(load, 1),
         "ratios": [{**asdict(one), "is_met": one.is_met} for one in ratios],
         "figures": figures,
     }
     file.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     return file
+
+
+def machine() -> str:
+    """Name the machine: processor, cores, memory, Python."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    memory_gib = psutil.virtual_memory().total / 2**30
+    python = platform.python_version()
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, Python {python}"
 
 
 def rss_bytes() -> int:
