@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := conf flink_jobs udfs models scripts tests
 
-.PHONY: help setup check format test test-pure test-laws test-flink test-e2e demo bench-features services-up services-down services-status schema docs package lock clean
+.PHONY: help setup check format test test-pure test-laws test-flink test-e2e demo load bench bench-quick bench-features services-up services-down services-status schema docs package lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,20 @@ test-e2e: setup ## real Kafka, Redis, MLflow and Flink
 
 demo: setup ## the whole path on real flights, on this machine
 	.venv/bin/headrace demo
+
+load: setup ## send made-up payments to the local Kafka; ARGS='--events 1000000 --rate 2000'
+	@$(PY) -m scripts.load send $(ARGS)
+
+bench: setup ## every benchmark, checked and measured, about an hour; writes docs/benchmarks.md
+	@for name in small_events guarantees latency path_costs kernel checkpoint memory features_stage page; do \
+	  echo "== $$name"; $(PY) -m scripts.bench $$name; done
+
+bench-quick: setup ## the benchmarks of the whole job, one round each, under ten minutes
+	@$(PY) -m scripts.bench small_events --events 1500000 --plain-events 20000 --rounds 1
+	@$(PY) -m scripts.bench guarantees --events 1500000 --rounds 1 --intervals 10s
+	@$(PY) -m scripts.bench latency --seconds 30 --rounds 1
+	@$(PY) -m scripts.bench path_costs
+	@$(PY) -m scripts.bench page
 
 bench-features: setup ## the feature engine measured: kernel, checkpoint, memory, and beside Flink SQL (services up)
 	@for name in kernel checkpoint memory features_stage; do $(PY) -m scripts.bench $$name; done

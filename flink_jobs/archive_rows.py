@@ -112,18 +112,45 @@ def _predictions(table: str, pipeline: Pipeline) -> Rows:
         columns |= {lane: f"CAST(stamps[{2 * i + 1}] AS INT)", seq: f"CAST(stamps[{2 * i + 2}] AS BIGINT)"}
     for i, column in enumerate(archived_features(pipeline).values(), start=1):
         columns[column] = f"CAST(NULLIF(features[{i}], 'null') AS DOUBLE)"
+    pattern = _text(prediction_pattern(pipeline))
     source = _once(table, "text", UTF8)
-    source = _once(source, "whole", f"COALESCE(REGEXP(text, {_text(prediction_pattern(pipeline))}), FALSE)")
-    source = _once(source, "parts", "SPLIT(CASE WHEN whole OR text IS JSON OBJECT THEN text END, ',\"order\":{')")
+    source = _once(source, "whole", f"COALESCE(REGEXP(text, {pattern}), FALSE)")
+    plain, regular = "text", "whole"
+    if _may_say_more(pipeline):  # no column says it, so the value is kept; the columns say the rest all the same
+        plain, regular = "plain", "regular"
+        source = _once(source, plain, _without_more())
+        source = _once(source, regular, f"COALESCE(REGEXP(plain, {pattern}), FALSE)")
+    source = _once(
+        source, "parts", f"SPLIT(CASE WHEN {regular} OR text IS JSON OBJECT THEN {plain} END, ',\"order\":{{')"
+    )
     event_id, time = member("event_id", f"({STRING})"), member("event_time_ms", f"({WHOLE})")
     stamps = "REGEXP_EXTRACT_ALL(SPLIT_INDEX(parts[2], '}', 0), '(-?[0-9]++)[],]', 1)"
     features = "REGEXP_EXTRACT_ALL(SPLIT_INDEX(parts[2], '}', 1), '\":([-0-9n][^,]*+)', 1)"
     cut = (
         f"JSON_UNQUOTE({event_id})",
         f"CAST({time} AS BIGINT)",
-        *(f"CASE WHEN whole THEN {x} END" for x in (stamps, features)),
+        *(f"CASE WHEN {regular} THEN {x} END" for x in (stamps, features)),
     )
     return columns, _once(source, "event_id, event_time_ms, stamps, features", f"ROW({', '.join(cut)})")
+
+
+MORE = (',"routing":"', ',"status":"', ',"shadow":{')
+"""How the members begin that only pipelines with several models write; they stand at the end, in this order."""
+
+
+def _may_say_more(pipeline: Pipeline) -> bool:
+    return len(pipeline.model.models) > 1 or bool(pipeline.model.serving.fallback)
+
+
+def _without_more() -> str:
+    """Return the text of a prediction as a single model would write it.
+
+    In JSON text a quote within a string has a backslash before it, so a mark stands where its member begins alone.
+    """
+    cut = "text"
+    for mark in MORE:
+        cut = f"SPLIT({cut}, {_text(mark)})[1]"
+    return f"CASE WHEN {cut} = text THEN text ELSE {cut} || '}}' END"
 
 
 HEAD_STRINGS = {

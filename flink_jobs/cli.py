@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from flink_jobs import offline, parts, state
+from flink_jobs import offline, online, parts, state
 from flink_jobs.config import DEFAULT_ENVIRONMENT
 from flink_jobs.parity import parity
 from flink_jobs.project import conf_folder, project_root, shown
@@ -32,8 +32,8 @@ headrace stop headrace-flights  [dim]end a job with a savepoint[/dim]
 headrace demo  [dim]see the whole path on real flights[/dim]
 """
 ORDER = (
-    *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity", "state"),
-    *("models", "services", "flights", "demo", "schema"),
+    *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity", "state", "online"),
+    *("models", "deploy", "services", "flights", "demo", "schema"),
 )
 
 
@@ -296,6 +296,7 @@ def schema() -> None:
 
 
 app.add_typer(state.app, name="state")
+app.add_typer(online.app, name="online")
 parts.mount(app)
 
 

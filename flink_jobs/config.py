@@ -15,6 +15,8 @@ from udfs.core.errors import DefinitionError
 from udfs.core.home import services_home
 from udfs.core.references import resolve
 
+_LATER = ("redis", "webhook")
+"""Sections whose secrets are resolved where they are used, not by every client."""
 DEFAULT_ENVIRONMENT = Path(__file__).parent.parent / "conf" / "local.yaml"
 
 
@@ -97,6 +99,41 @@ class Archive(Declared):
     parallelism: int = Field(1, ge=1, description="writers per topic; each has a file per day and checkpoint")
 
 
+class Webhook(Declared):
+    """Where MLflow's notices of moved aliases come in, on loopback; they only make the next look come sooner."""
+
+    port: int = Field(ge=1, le=65535, description="on 127.0.0.1; a reverse proxy with TLS goes in front of it")
+    secret: str = Field(
+        description="that MLflow signs with; a reference to a variable or a file",
+        pattern=r"^\$\{(env|file):[^}]+\}$",
+    )
+    window_ms: DurationMs = Field(
+        300_000, alias="window", description="how far the time of a notice may be from now; others are refused"
+    )
+
+
+class Deploy(Declared):
+    """How a controller replaces the model of a running job when its alias moves: `headrace deploy`."""
+
+    folder: str = Field(
+        "build/deploy",
+        description="where ledgers are kept; a relative path is one below the project of this file",
+    )
+    poll_interval_ms: DurationMs = Field(5_000, alias="poll_interval", description="how often MLflow is asked")
+    approve: Literal["auto", "manual"] = Field(
+        "auto", description="manual: each version waits for `headrace deploy approve`"
+    )
+    cooldown_ms: DurationMs = Field(30_000, alias="cooldown", description="shortest time between two redeploys")
+    healthy_within_ms: DurationMs = Field(
+        120_000, alias="healthy_within", description="a new job that is not healthy by then is rolled back"
+    )
+    max_restarts: int = Field(0, ge=0, description="a new job that restarts more often is rolled back")
+    max_reject_share: float = Field(
+        0.5, ge=0, le=1, description="of the rows of the new job; beyond it, it is rolled back"
+    )
+    webhook: Webhook | None = None
+
+
 class Environment(Declared):
     """Everything a job must know of its surroundings."""
 
@@ -105,6 +142,7 @@ class Environment(Declared):
     mlflow: MLflow
     flink: Flink
     archive: Archive | None = None
+    deploy: Deploy = Field(Deploy(), description="how promotions reach running jobs")
 
     def job_name(self, pipeline: str) -> str:
         """Return the name of a pipeline's job: also its consumer group and the prefix of its transactions."""
@@ -147,7 +185,7 @@ def load_environment(path: Path = DEFAULT_ENVIRONMENT) -> Environment:
 
     def resolved(declared: object, *, secrets: bool) -> object:
         if isinstance(declared, dict):
-            return {key: resolved(one, secrets=secrets and key != "redis") for key, one in declared.items()}
+            return {key: resolved(one, secrets=secrets and key not in _LATER) for key, one in declared.items()}
         return resolve(declared, variables, services, secrets=secrets) if isinstance(declared, str) else declared
 
     found = Environment.model_validate(resolved(environment.model_dump(mode="json", by_alias=True), secrets=True))

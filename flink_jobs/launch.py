@@ -1,7 +1,6 @@
 """Launching a job: all that must hold is seen to or checked first, so that a mistake is said in seconds."""
 
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from flink_jobs.package import pack
 from flink_jobs.project import archive_jars, shown
 from flink_jobs.rest import FlinkError, FlinkRest, Job
 from flink_jobs.submit import ARCHIVE, SCORE, Submission, submission, submit
+from udfs.core.declare.arms import CHAMPION
 from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import DefinitionError, ModelError
 from udfs.core.offline.archive import is_begun
@@ -60,12 +60,20 @@ def launch_score(what: Launch, console: Console) -> Job | None:
     rest = FlinkRest(environment.flink.rest_url)
     if not what.dry_run:
         _refuse_twin(rest, environment.job_name(checked.pipeline.name))
-    version = _model_version(checked, environment)
-    _say(console, f"model {checked.pipeline.model.name}@{checked.pipeline.model.alias} is version {version}")
+    versions = _model_versions(checked, environment)
+    for arm in checked.pipeline.model.models:
+        what_for = "" if arm.name == CHAMPION else f"arm {arm.name}: "
+        _say(console, f"{what_for}model {arm.model}@{arm.alias} is version {versions[arm.name]}")
     if local:
         _create_topics(checked.pipeline, environment, console)
     # The alias may move before the client asks.
-    arguments = ["--model-version", version, *(["--bootstrap", what.bootstrap] if what.bootstrap else [])]
+    arguments = [
+        "--model-version",
+        versions.pop(CHAMPION),
+        *(["--bootstrap", what.bootstrap] if what.bootstrap else []),
+    ]
+    for name, version in versions.items():
+        arguments += ["--arm-version", f"{name}={version}"]
     return _run(what, _submission(what, SCORE, arguments, environment, local=local), rest, console)
 
 
@@ -151,19 +159,18 @@ def _refuse_twin(rest: FlinkRest, name: str) -> None:
         raise FlinkError(msg)
 
 
-def _model_version(checked: CheckedPipeline, environment: Environment) -> str:
-    """Resolve the alias, fetch and check the model as the job's client will, and return its version."""
-    from models.registry import resolve
+def _model_versions(checked: CheckedPipeline, environment: Environment) -> dict[str, str]:
+    """Resolve every arm's alias, fetch and check the models as the job's client will; return arm -> version."""
+    from models.arms import discard, resolve_arms
 
-    model = checked.pipeline.model
     try:
         registry, cache = environment.mlflow.tracking_uri, environment.mlflow.cache
-        found = resolve(model.name, model.alias, registry, checked.feature_set, cache=cache)
+        found = resolve_arms(checked.pipeline.model, registry, checked.feature_set, cache=cache)
     except ModelError as error:
         msg = f"{error}\n{training_hint(checked)}"
         raise ModelError(msg) from error
-    shutil.rmtree(found.folder, ignore_errors=True)
-    return found.contract.version
+    discard(found.values())
+    return {name: one.contract.version for name, one in found.items()}
 
 
 def _refuse_doubles(root: str, pipeline: str) -> None:

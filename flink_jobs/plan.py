@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -79,7 +80,13 @@ def _path(report: PlanReport) -> Tree:
         path.add(f"[bold]derive[/bold]  {report.derive}: {', '.join(report.derived)}")
     for stage in report.stages:
         _add_stage(path, stage)
-    path.add(f"[bold]score[/bold]  {report.model}, {len(report.inputs)} inputs")
+    scoring = path.add(f"[bold]score[/bold]  {report.model}, {len(report.inputs)} inputs")
+    if len(report.arms) > 1:
+        scoring.add(f"arms by {report.routing_key}, routing epoch {report.routing_epoch}")
+        for arm in report.arms:
+            scoring.add(f"[bold]{arm.name}[/bold]  {arm.model}: {escape(arm.rows)}")
+    if report.fallback:
+        scoring.add(f"a batch that a model fails on: {', '.join(report.fallback)}")
     outputs = path.add("[bold]write[/bold]")
     for sink in report.sinks:
         outputs.add(f"{sink.name}  {sink.target}")

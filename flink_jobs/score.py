@@ -7,6 +7,7 @@ flink run -d -py flink_jobs/score.py -pyfs build/headrace.zip -pyexec PYTHON -py
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pyflink.common import Time, Types
@@ -21,8 +22,9 @@ from flink_jobs.lanes import by_lane, first_batches, lanes_of_topic
 from flink_jobs.savepoint import refuse_savepoint
 from flink_jobs.sinks import write_outputs
 from flink_jobs.sources import source_options, watermark
-from models.registry import resolve
+from models.arms import resolve_arms
 from udfs.batch_rows import PIECE_TYPE, RAW_TYPE
+from udfs.core.declare.arms import CHAMPION
 from udfs.core.declare.definition import Pipeline
 from udfs.core.declare.loading import pipeline_folder
 from udfs.core.errors import DefinitionError, HeadraceError
@@ -43,14 +45,21 @@ OBJECT = Types.PICKLED_BYTE_ARRAY()
 
 
 def submit(
-    pipeline_folder: Path, environment_path: Path, model_version: str | None = None, bootstrap: str | None = None
+    pipeline_folder: Path,
+    environment_path: Path,
+    model_version: str | None = None,
+    bootstrap: str | None = None,
+    arm_versions: Mapping[str, str] | None = None,
+    before: Callable[[StreamExecutionEnvironment, StateHeader], None] | None = None,
 ) -> str:
-    """Resolve the model, build the job and submit it.
+    """Resolve the models, build the job and submit it.
 
     Parameters
     ----------
-    model_version : this one; default: the one that the pipeline's alias points at now
+    model_version : of the champion; default: the one that the pipeline's alias points at now
     bootstrap : place of the state snapshot to start from
+    arm_versions : arm -> version; default: the one that its alias points at now
+    before : called once the job is built, before it is submitted
 
     Returns
     -------
@@ -73,19 +82,20 @@ def submit(
     refuse_savepoint(flink, header)
     start = bootstrap_from(bootstrap, header) if bootstrap else None
     with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
-        registry, reference = environment.mlflow.tracking_uri, declared.model
-        model = resolve(
-            reference.name,
-            reference.alias,
-            registry,
+        models = resolve_arms(
+            declared.model,
+            environment.mlflow.tracking_uri,
             checked.feature_set,
-            version=model_version,
+            versions={CHAMPION: model_version} | dict(arm_versions or {}),
             into=Path(scratch),
             cache=environment.mlflow.cache,
         )
+        folders = {name: model.folder for name, model in models.items()}
         state = Path(start.place) if start is not None and start.is_shipped else None
-        ship(flink, pipeline, pipeline_folder, model.folder, Path(scratch), state)
+        ship(flink, pipeline, pipeline_folder, folders[CHAMPION], Path(scratch), state, folders)
         assemble(flink, pipeline, environment, knobs, start)
+        if before is not None:
+            before(flink, header)
         return str(flink.execute_async(environment.job_name(pipeline.name)).get_job_id())
 
 
@@ -138,14 +148,10 @@ def build(
             by_lane(stream, stream_type).process(featurize, PIECE_TYPE).uid(f"{name}-of-{pipeline.lanes}").name(name)
         )
         stream_type = PIECE
-    scored = _asynchronously(stream, Score(MODEL_FOLDER), "score")
+    scored = _asynchronously(stream, Score(PIPELINE_FOLDER, MODEL_FOLDER), "score")
     if pipeline.sinks.online_store is not None and environment.redis is not None:
         scored = _asynchronously(scored, Publish(PIPELINE_FOLDER, environment.redis.url), "publish")
-    return (
-        scored.process(Write(PIPELINE_FOLDER, MODEL_FOLDER, pipeline.model.alias), OUTPUT_TYPE)
-        .uid("write")
-        .name("write")
-    )
+    return scored.process(Write(PIPELINE_FOLDER, MODEL_FOLDER), OUTPUT_TYPE).uid("write").name("write")
 
 
 def _asynchronously(stream: DataStream, function: Score | Publish, name: str) -> DataStream:
@@ -155,17 +161,30 @@ def _asynchronously(stream: DataStream, function: Score | Publish, name: str) ->
     return done.uid(name).name(name)
 
 
+def arm_version(text: str) -> tuple[str, str]:
+    """Read `ARM=VERSION`."""
+    arm, separator, version = text.partition("=")
+    if not (arm and separator and version):
+        msg = f"got {text!r}; ARM=VERSION is expected, such as canary=7"
+        raise argparse.ArgumentTypeError(msg)
+    return arm, version
+
+
 def main(arguments: list[str]) -> None:
     """Run from `flink run`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pipeline", type=Path, required=True, help="pipeline folder, such as conf/flights")
     parser.add_argument("--environment", type=Path, default=DEFAULT_ENVIRONMENT, help="environment file")
-    parser.add_argument("--model-version", help="default: the one that the pipeline's alias points at")
+    parser.add_argument("--model-version", help="of the champion; default: the one that the pipeline's alias points at")
+    parser.add_argument(
+        "--arm-version", action="append", default=[], type=arm_version, metavar="ARM=VERSION", help="of another arm"
+    )
     parser.add_argument("--bootstrap", help="state snapshot to start from: a folder, or a URI that workers can read")
     chosen = parser.parse_args(arguments)
     try:
         # Flink's client prints the job id
-        submit(pipeline_folder(chosen.pipeline), chosen.environment, chosen.model_version, chosen.bootstrap)
+        folder, arms = pipeline_folder(chosen.pipeline), dict(chosen.arm_version)
+        submit(folder, chosen.environment, chosen.model_version, chosen.bootstrap, arms)
     except HeadraceError as error:
         sys.exit(f"headrace: {error}")
 

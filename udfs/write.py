@@ -9,8 +9,8 @@ from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from udfs.core.declare.loading import load_pipeline
 from udfs.core.model.contract import ModelContract
-from udfs.core.model.predictions import PredictionWriter, finite_rows
-from udfs.core.plan.features import feature_columns, order_places, other_columns
+from udfs.core.model.serving import Rejection
+from udfs.core.model.writing import AnswerWriter, model_folders
 from udfs.core.rows.letters import Letter, fitting, headers, to_batch
 from udfs.core.rows.validation import letter_of
 from udfs.core.stage.stamps import stamps
@@ -41,40 +41,31 @@ class Write(ProcessFunction):
 
     Parameters
     ----------
-    bundle, model : folders of the pipeline's files and of the model
-    arm : which part the model plays
+    bundle, model : folders of the pipeline's files and of the models
     """
 
-    def __init__(self, bundle: str, model: str, arm: str) -> None:
-        self._bundle, self._model, self._arm = bundle, model, arm
+    def __init__(self, bundle: str, model: str) -> None:
+        self._bundle, self._model = bundle, model
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Load the pipeline and the model's contract."""
+        """Load the pipeline and the models' contracts."""
         pipeline = load_pipeline(Path(self._bundle))
         sinks = pipeline.sinks
         self._topics = {"rejects": sinks.rejects.topic, "late": sinks.late.topic, "order": sinks.order.topic}
         self._topic, self._key = pipeline.source.topic, pipeline.source.key
-        self._writer = PredictionWriter(
-            ModelContract.read(Path(self._model)),
-            self._arm,
-            pipeline.contract.id or "",
-            pipeline.contract.time,
-            feature_columns(pipeline) if sinks.predictions.features else (),
-            order_places(pipeline),
-            other_columns(pipeline) if sinks.predictions.features else (),
-        )
+        folders = model_folders(pipeline, Path(self._model))
+        self._writer = AnswerWriter(pipeline, {name: ModelContract.read(one) for name, one in folders.items()})
 
     def process_element(self, value: Scored, ctx: ProcessFunction.Context) -> Iterator[Row]:
         """Encode one piece."""
-        rows, letters, scores = value.piece.rows, value.piece.letters, value.scores
-        finite = finite_rows(scores)
-        if not finite.all():
-            failed = [
-                letter_of(row, "rejects", self._topic, self._key, STAGE, "score_failed", f"score {score}", stamps(row))
-                for row, score in zip(rows.filter(pa.array(~finite)).to_pylist(), scores[~finite], strict=True)
-            ]
-            rows, scores = rows.filter(pa.array(finite)), scores[finite]
+        rows, letters, answers = value.piece.rows, value.piece.letters, value.answers
+        if answers.rejected:
+            failed = [self._letter(rows.slice(one.row, 1), one) for one in answers.rejected]
             letters = value.piece.with_rows(rows, to_batch(failed)).letters
         sent = [fitting(Letter(**row)) for row in letters.to_pylist()]
         records = [Row(self._topics[one.kind], one.key, one.value, headers(one)) for one in sent]
-        yield Row(self._writer.write(self._topic, rows, scores), records)
+        yield Row(self._writer.write(self._topic, rows, answers), records)
+
+    def _letter(self, rows: pa.RecordBatch, why: Rejection) -> Letter:
+        (row,) = rows.to_pylist()
+        return letter_of(row, "rejects", self._topic, self._key, STAGE, why.reason, why.detail, stamps(row))

@@ -14,18 +14,19 @@ GUARD, GUARD_LIMIT = "distance_mi", 4_000.0
 """Flights to Honolulu are longer: the model gives no number for them."""
 
 
-def write_model(pipeline: Pipeline, folder: Path, model: Path, output: Output | None = None) -> Path:
+def write_model(pipeline: Pipeline, folder: Path, model: Path, output: Output | None = None, version: int = 1) -> Path:
     """Write a model folder that fits a pipeline, and return it.
 
     Parameters
     ----------
     folder : of the pipeline's files
     model : the folder to make
+    version : each gives other scores
     output : what is written; `both`, [n, 2], is the score and what is left to 1; default: `score`, a probability
     """
     inputs = feature_columns(pipeline)
     guard = inputs.index(GUARD) if GUARD in inputs else 0
-    weights = (np.sin(np.arange(len(inputs)) + 1.0) / 1000).astype(np.float32)
+    weights = (np.sin(np.arange(len(inputs)) + version) / 1000).astype(np.float32)
     constants = {
         "weights": weights.reshape(-1, 1),
         "zero": np.zeros(1, np.float32),
@@ -60,7 +61,7 @@ def write_model(pipeline: Pipeline, folder: Path, model: Path, output: Output | 
     (model / ONNX_FILE).write_bytes(onnx)
     ModelContract(
         name=pipeline.model.name,
-        version="1",
+        version=str(version),
         files={ONNX_FILE: sha256(onnx)},
         feature_set=feature_set_hash(pipeline, folder),
         tensors=[Tensor("features", "float32", list(inputs))],

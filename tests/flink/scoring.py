@@ -23,6 +23,7 @@ from tests.flink.cluster import Cluster
 from tests.flink.models import write_model
 from udfs.core.declare.definition import Pipeline
 from udfs.core.declare.loading import load_pipeline
+from udfs.core.model.writing import ARMS_FOLDER
 from udfs.core.offline.parity import Observed, Origin, ParityReport, check_parity
 from udfs.core.plan.features import plan_operators
 from udfs.core.state.header import StateHeader
@@ -38,7 +39,7 @@ class Scoring:
     Parameters
     ----------
     pipeline : the effective definition, topic prefix included
-    folder, model : of the pipeline's files and of the model
+    folder, model : of the pipeline's files and of the champion, those of other arms in `arms/<arm>` within
     scratch : for what is shipped
     """
 
@@ -61,7 +62,8 @@ class Scoring:
         shutil.rmtree(self.scratch, ignore_errors=True)
         header = StateHeader.of(self.pipeline, self.folder)
         start = bootstrap_from(str(bootstrap), header) if bootstrap else None
-        ship(execution, self.pipeline, self.folder, self.model, self.scratch, bootstrap)
+        arms = {folder.name: folder for folder in (self.model / ARMS_FOLDER).glob("*")}
+        ship(execution, self.pipeline, self.folder, self.model, self.scratch, bootstrap, arms)
         assemble(execution, self.pipeline, environment, knobs, start)
         return str(execution.execute_async(environment.job_name(self.pipeline.name)).get_job_id())
 
@@ -205,6 +207,17 @@ def assert_gapless(outputs: Outputs) -> None:
     """In every lane of every stage the sequence numbers are 0, 1, 2, …, each once."""
     for place, numbers in outputs.stamps().items():
         assert numbers == list(range(len(numbers))), place
+
+
+def assert_exact(setting: Scoring, least: int) -> Outputs:
+    """Every record ended once, in a place of its own, and more than `least` predictions are those of an offline run."""
+    inputs, outputs = setting.inputs(), setting.outputs()
+    assert_each_once(inputs, outputs)
+    assert_gapless(outputs)
+    report = setting.parity(inputs, outputs)
+    assert report.rows == len(outputs.predictions) > least
+    assert (report.mismatches, report.missing, report.gaps, report.examples) == (0, 0, 0, [])
+    return outputs
 
 
 def header(record: Record, name: str) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flink_jobs.plan import print_plan
 from udfs.core.cells.keyed import Layout, Track
 from udfs.core.declare.loading import load_pipeline
+from udfs.core.declare.model_reference import ModelReference
 from udfs.core.plan.describe import CELL_BYTES, VALUE_BYTES, describe
 from udfs.core.plan.features import feature_columns, feature_set_hash, plan_stages
 from udfs.core.plan.report import PlanReport, Runtime
@@ -110,3 +112,32 @@ def _departure(number: int, time_ms: int) -> RawBatch:
         "distance_mi": 10.0,
     }
     return RawBatch("flights.departures", [json.dumps(event).encode()], [b"N1"], [0], [number], [time_ms])
+
+
+def test_arms_are_shown_with_what_they_answer_and_the_routing_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = load_pipeline(FLIGHTS)
+    plain = describe(pipeline, FLIGHTS, RUNTIME)
+    assert [(arm.name, arm.model) for arm in plain.arms] == [("champion", "flights-arrival-delay@champion")]
+    declared = pipeline.model.model_dump(mode="json", by_alias=True) | {
+        "challengers": [{"name": "b", "model": "other", "weight": "20%"}],
+        "canary": {"ramp": {"from": "2026-01-01T00:00:00Z", "every": "1d", "steps": ["1%", "25%"]}},
+        "shadows": [{"name": "next"}],
+        "rules": [{"when": 'carrier in ["UA", "AA"]', "arm": "b"}],
+        "serving": {"fallback": ["previous_version", "reject"]},
+    }
+    armed = pipeline.model_copy(update={"model": ModelReference.model_validate(declared)})
+    planned = describe(armed, FLIGHTS, RUNTIME)
+    assert planned.routing_epoch == armed.model.routing_epoch("tailnum") != plain.routing_epoch
+    assert planned.feature_set == plain.feature_set
+    print_plan(planned)
+    text = capsys.readouterr().out
+    for said in (
+        f"arms by tailnum, routing epoch {planned.routing_epoch}",
+        "champion  flights-arrival-delay@champion: all that no other arm answers",
+        'b  other@b: where carrier in ["UA", "AA"], 20% of the keys',
+        "canary  flights-arrival-delay@canary: 1%, 25% of all keys, a step each 1d from 2026-01-01T00:00:00+00:00",
+        "next  flights-arrival-delay@next: none; it scores all",
+        "previous  flights-arrival-delay@previous: batches that an arm fails on",
+        "a batch that a model fails on: previous_version, reject",
+    ):
+        assert said in text

@@ -179,16 +179,6 @@ class Derive(Declared):
     outputs: dict[Column, FieldType] = Field(description="new column -> type")
 
 
-class ModelReference(Declared):
-    """The model that scores, by its registry alias, and its inputs."""
-
-    name: str = Field(description="registered model name in MLflow", pattern=r"^[^/:.%\"']+$")
-    alias: str = Field("champion", description="registry alias, resolved to a version once, at submission")
-    inputs: tuple[str, ...] = Field(
-        (), description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
-    )
-
-
 class Label(Declared):
     """The truth that arrives later, for training and evaluation."""
 

@@ -14,7 +14,6 @@ from udfs.core.declare.declarations import (
     Label,
     Latency,
     Lookup,
-    ModelReference,
     Name,
     Sinks,
     Source,
@@ -22,6 +21,8 @@ from udfs.core.declare.declarations import (
 )
 from udfs.core.declare.feature_groups import FeatureGroup
 from udfs.core.declare.group_checks import NUMBERS, check_groups
+from udfs.core.declare.model_checks import check_routing
+from udfs.core.declare.model_reference import ModelReference
 from udfs.core.errors import did_you_mean
 
 
@@ -43,7 +44,9 @@ class Pipeline(Declared):
     sinks: Sinks = Field(description="where results go")
     time: TimePolicy = Field(TimePolicy(), description="what counts as late and as future")
     lanes: Annotated[int, Field(ge=1, le=128)] = Field(
-        1, description="units of parallelism, state and order; fixed for the life of the state"
+        1,
+        description="units of parallelism, state and order; a state keeps its number until `headrace state migrate` "
+        "gives it another",
     )
     latency: Latency = Field(Latency(), description="one target, and the knobs that follow from it")
 
@@ -73,6 +76,7 @@ class Pipeline(Declared):
                     did_you_mean(column, numbers | joined)
                 )
                 raise ValueError(msg)
+        check_routing(self.model, self.contract.fields, columns | dict.fromkeys(joined), self.features)
         return self
 
     def _check_topics(self) -> None:

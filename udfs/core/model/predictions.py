@@ -1,6 +1,6 @@
 """Predictions: what is written for each scored event, with the evidence to check it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from udfs.core.model.scorer import ModelContract
+from udfs.core.model.contract import ModelContract, Output
 from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, seq_column
 from udfs.core.rows.ingest import number_column
 
@@ -56,6 +56,24 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     #: of a model whose output is a vector
     vector: list[float] | msgspec.UnsetType = msgspec.UNSET
+    #: hash of the routing declaration; where only the champion can answer there is none
+    routing: str | msgspec.UnsetType = msgspec.UNSET
+    #: `previous_version` or `default_score` answered, as the arm's own version failed; absent: its own version did
+    status: str | msgspec.UnsetType = msgspec.UNSET
+    #: shadow -> what it would have answered
+    shadow: dict[str, "ShadowScore"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ShadowScore(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a shadow gave for the row."""
+
+    version: str
+    sha256: str
+    #: as in a prediction; null: it gave none
+    score: float | msgspec.UnsetType | None
+    label: str | msgspec.UnsetType = msgspec.UNSET
+    scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    vector: list[float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class PredictionWriter:
@@ -69,6 +87,7 @@ class PredictionWriter:
     features : number columns written into `features`; empty leaves it out
     others : columns of other types written behind them: texts, lists and mappings
     places : of the order stamps, see `features.order_places`
+    routing, status : see `Prediction`; empty leaves them out
     """
 
     def __init__(
@@ -80,13 +99,16 @@ class PredictionWriter:
         features: Sequence[str],
         places: Sequence[str],
         others: Sequence[str] = (),
+        routing: str = "",
+        status: str = "",
     ) -> None:
         self._id, self._time = id_column, time_column
         self._columns, self._places, self._others = tuple(features), tuple(places), tuple(others)
         evidence = ModelEvidence(contract.name, contract.version, contract.sha256)
         self._model, self._arm = msgspec.Raw(_ENCODE(evidence)), arm
         self._feature_set = contract.feature_set
-        self._meaning, self._classes = contract.output.meaning, contract.output.classes
+        self._output = contract.output
+        self._stamp = (routing or msgspec.UNSET, status or msgspec.UNSET)
         fields: list[tuple[str, Any]] = [(name, float) for name in features]
         self._features = msgspec.defstruct("Features", fields + [(name, Any) for name in others], gc=False)
         self._order = msgspec.defstruct("Order", [(place, list[int]) for place in places], gc=False)
@@ -102,14 +124,33 @@ class PredictionWriter:
         rows : scored rows, n of them
         scores : finite, float32[n] or float32[n, width], as the contract's output says
         """
+        records = self.records(topic, rows, scores)
+        return RECORD_SEPARATOR.join(records)
+
+    def records(
+        self,
+        topic: str,
+        rows: pa.RecordBatch,
+        scores: NDArray[np.float32],
+        shadows: Sequence[Mapping[str, ShadowScore]] = (),
+    ) -> list[str]:
+        """Return `key <US> JSON` of each row; see `write`.
+
+        Parameters
+        ----------
+        shadows : per row what each shadow gave; empty: there is none
+        """
         if rows.num_rows == 0:
-            return ""
+            return []
         ids = rows[self._id].to_pylist()
         origins = zip(*(rows[name].to_pylist() for name in (PARTITION, OFFSET, TIMESTAMP_MS)), strict=True)
         stamps = zip(*(self._stamps(rows, place) for place in self._places), strict=True)
+        outputs = scored(self._output, scores)
+        routing, status = self._stamp
+        beside: Sequence[Any] = shadows or [msgspec.UNSET] * rows.num_rows
         records = []
-        for event_id, time_ms, (score, more), origin, stamp, features in zip(
-            ids, rows[self._time].to_pylist(), self._outputs(scores), origins, stamps, self._values(rows), strict=True
+        for event_id, time_ms, (score, (label, classes, vector)), origin, stamp, features, shadow in zip(
+            ids, rows[self._time].to_pylist(), outputs, origins, stamps, self._values(rows), beside, strict=True
         ):
             prediction = Prediction(
                 event_id,
@@ -121,20 +162,15 @@ class PredictionWriter:
                 OriginEvidence(topic, *origin),
                 self._order(*stamp),
                 features,
-                *more,
+                label,
+                classes,
+                vector,
+                routing,
+                status,
+                shadow,
             )
             records.append(event_id + KEY_SEPARATOR + _ENCODE(prediction).decode())
-        return RECORD_SEPARATOR.join(records)
-
-    def _outputs(self, scores: NDArray[np.float32]) -> Iterable[tuple[Any, tuple[Any, ...]]]:
-        """Return per row the score, and (label, scores, vector) as far as the meaning of the output has them."""
-        if self._meaning == "vector":
-            return [(msgspec.UNSET, (msgspec.UNSET, msgspec.UNSET, row)) for row in scores.tolist()]
-        if self._meaning == "class_scores":
-            classes, best = self._classes, scores.argmax(axis=1).tolist()
-            rows = zip(scores.tolist(), best, strict=True)
-            return [(row[i], (classes[i], dict(zip(classes, row, strict=True)))) for row, i in rows]
-        return [(score, ()) for score in scores.tolist()]
+        return records
 
     def _values(self, rows: pa.RecordBatch) -> list[msgspec.Struct | None]:
         if not self._columns + self._others:
@@ -158,6 +194,27 @@ def _plain(column: pa.Array) -> list[Any]:
     if pa.types.is_map(column.type):
         return [None if value is None else dict(value) for value in values]
     return values
+
+
+def scored(output: Output, scores: NDArray[np.float32]) -> Iterable[tuple[Any, tuple[Any, Any, Any]]]:
+    """Return per row the score, and (label, scores, vector) as far as the meaning of the output has them."""
+    unset = msgspec.UNSET
+    if output.meaning == "vector":
+        return [(unset, (unset, unset, row)) for row in scores.tolist()]
+    if output.meaning == "class_scores":
+        classes, best = output.classes, scores.argmax(axis=1).tolist()
+        rows = zip(scores.tolist(), best, strict=True)
+        return [(row[i], (classes[i], dict(zip(classes, row, strict=True)), unset)) for row, i in rows]
+    return [(score, (unset, unset, unset)) for score in scores.tolist()]
+
+
+def shadow_scores(contract: ModelContract, scores: NDArray[np.float32]) -> list[ShadowScore]:
+    """Return what a shadow gave for each row; a score that is not finite is null."""
+    who = (contract.version, contract.sha256)
+    found = zip(finite_rows(scores).tolist(), scored(contract.output, scores), strict=True)
+    return [
+        ShadowScore(*who, score, *more) if is_finite else ShadowScore(*who, None) for is_finite, (score, more) in found
+    ]
 
 
 def finite_rows(scores: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """The model as the scoring stage sees it: an ONNX session that turns feature columns into what its contract says."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +39,9 @@ ONNX_TYPES = {
     "bool": "tensor(bool)",
 }
 FLOATS = ("float32", "float64")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _QUIET = 4  # of ONNX Runtime's severities, only what ends the process
+_LOG = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -48,13 +51,15 @@ class Scorer:
     ----------
     onnx : bytes of the model; bytes, not a path, so that no external data can be reached
     contract : its contract
+    providers : where it runs, the first that there is, see `Serving.providers`; only on `cpu` are scores bit-equal
 
     Raises
     ------
-    ModelRefusedError : the digest differs, the bytes are no model, or inputs and outputs are not as promised.
+    ModelRefusedError : the digest differs, the bytes are no model, inputs and outputs are not as promised, or there is
+        none of the providers.
     """
 
-    def __init__(self, onnx: bytes, contract: ModelContract) -> None:
+    def __init__(self, onnx: bytes, contract: ModelContract, providers: Sequence[str] = ("cpu",)) -> None:
         digest = sha256(onnx)
         if digest != contract.sha256:
             msg = (
@@ -62,7 +67,7 @@ class Scorer:
                 " changed after registration"
             )
             raise ModelRefusedError(Refusal.DIGEST, msg)
-        session = open_session(onnx, contract.what)
+        session = open_session(onnx, contract.what, providers)
         _check_inputs(session.get_inputs(), contract)
         _check_output(session.get_outputs(), contract)
         self.contract, self._inputs, self._run = contract, contract.inputs, session.run
@@ -70,19 +75,31 @@ class Scorer:
         self._outputs, self._column = [output.name], output.column
         self._is_number = output.meaning in NUMBER_MEANINGS
         self._ranks = [len(one.shape) for one in session.get_inputs()]
-        self._is_float32 = all(tensor.dtype == "float32" for tensor in tensors)
+        #: what the matrix that it takes holds; float64 if not
+        self.is_float32 = all(tensor.dtype == "float32" for tensor in tensors)
+        #: where it runs: `cpu` or `cuda`
+        self.provider = next(name for name, one in PROVIDERS.items() if one == session.get_providers()[0])
         # The usual case costs nothing: the matrix is the one tensor.
         is_plain = self._ranks == [2] and tensors[0].dtype in FLOATS
         self._only = tensors[0].name if is_plain else ""
 
     @classmethod
-    def load(cls, folder: Path) -> "Scorer":
+    def load(cls, folder: Path, providers: Sequence[str] = ("cpu",)) -> "Scorer":
         """Load a model folder: `model.onnx` and `contract.json`."""
-        return cls(read_file(folder, ONNX_FILE), ModelContract.read(folder))
+        return cls(read_file(folder, ONNX_FILE), ModelContract.read(folder), providers)
 
     def matrix(self, rows: pa.RecordBatch) -> Matrix:
         """Return the features of rows as the model takes them: [n, inputs], float32 unless an input needs float64."""
-        return _matrix(rows, self._inputs, np.float32) if self._is_float32 else _matrix(rows, self._inputs, np.float64)
+        return _matrix(rows, self._inputs, np.float32) if self.is_float32 else _matrix(rows, self._inputs, np.float64)
+
+    def blank(self, count: int) -> Matrix:
+        """Return made-up rows as the model takes them: zeros, [count, inputs]."""
+        shape = (count, len(self._inputs))
+        return np.zeros(shape, np.float32) if self.is_float32 else np.zeros(shape, np.float64)
+
+    def nothing(self, count: int) -> F32:
+        """Return what `score` gives for rows without a score: NaN, float32[count] or float32[count, width]."""
+        return np.full((count,) if self._is_number else (count, self.contract.output.width), np.nan, np.float32)
 
     def score(self, matrix: Matrix, options: ort.RunOptions | None = None) -> F32:
         """Return the scores of a feature matrix.
@@ -127,19 +144,23 @@ class Scorer:
         return tensors, unfit
 
 
-def open_session(onnx: bytes, what: str) -> ort.InferenceSession:
-    """Load a model; one thread, no spinning, nothing printed.
+def open_session(onnx: bytes, what: str, providers: Sequence[str] = ("cpu",)) -> ort.InferenceSession:
+    """Load a model; one thread, no spinning, nothing printed. What it does not run on is said in the log.
 
     Raises
     ------
     ModelRefusedError : `opset`, `custom_operator` or `not_loadable`, as ONNX Runtime says.
     """
+    there = [name for name in providers if PROVIDERS[name] in ort.get_available_providers()]
+    if not there:
+        msg = f"{what}: got providers {', '.join(providers)}; this machine has none of them; add cpu behind them"
+        raise ModelRefusedError(Refusal.NOT_LOADABLE, msg)
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(onnx, options, providers=[PROVIDERS[name] for name in there])
     except Exception as error:
         text = str(error)
         reason = Refusal.NOT_LOADABLE
@@ -149,6 +170,14 @@ def open_session(onnx: bytes, what: str) -> ort.InferenceSession:
             reason = Refusal.OPSET
         msg = f"{what}: ONNX Runtime cannot load it: {text}"
         raise ModelRefusedError(reason, msg) from error
+    # A provider may be built in and find no device: ONNX Runtime then takes the CPU.
+    found = session.get_providers()[0]
+    if found != PROVIDERS[providers[0]]:
+        if found not in (PROVIDERS[name] for name in there):
+            msg = f"{what}: got providers {', '.join(providers)}; none has a device here; add cpu behind them"
+            raise ModelRefusedError(Refusal.NOT_LOADABLE, msg)
+        _LOG.warning("%s: runs on %s, as %s is not to be had here", what, found, providers[0])
+    return session
 
 
 def _check_inputs(found: list[Any], contract: ModelContract) -> None:

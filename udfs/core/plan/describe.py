@@ -10,6 +10,7 @@ from udfs.core.declare.definition import Pipeline
 from udfs.core.declare.feature import Feature
 from udfs.core.plan.features import Spans, Stage, feature_columns, feature_set_hash, plan_stages
 from udfs.core.plan.report import (
+    ArmPlan,
     FeaturePlan,
     JoinPlan,
     LanePlan,
@@ -73,6 +74,10 @@ def describe(pipeline: Pipeline, folder: Path, runtime: Runtime) -> PlanReport:
         lanes=tuple(lanes),
         stages=tuple(_stage(stage, pipeline.time) for stage in plan_stages(pipeline)),
         model=f"{pipeline.model.name}@{pipeline.model.alias}",
+        arms=tuple(ArmPlan(one.name, one.role, f"{one.model}@{one.alias}", one.rows) for one in pipeline.model.models),
+        routing_epoch=pipeline.model.routing_epoch(pipeline.source.key),
+        routing_key=pipeline.model.routing.key or pipeline.source.key,
+        fallback=pipeline.model.serving.fallback,
         inputs=feature_columns(pipeline),
         sinks=_sinks(pipeline, runtime),
         runtime=runtime,

@@ -117,6 +117,19 @@ class SinkPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """One model that the job loads."""
+
+    name: str
+    #: champion, challenger, canary, shadow or previous
+    role: str
+    #: registered model and alias
+    model: str
+    #: which rows it answers
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
 class LanePlan:
     """One lane and where it runs."""
 
@@ -147,6 +160,14 @@ class PlanReport:
     lanes: tuple[LanePlan, ...]
     stages: tuple[StagePlan, ...]
     model: str
+    #: the champion first
+    arms: tuple[ArmPlan, ...]
+    #: hash of all that decides which arm answers
+    routing_epoch: str
+    #: key by which rows are dealt out to arms
+    routing_key: str
+    #: what answers when a model fails, in order
+    fallback: tuple[str, ...]
     #: the feature set, in the order of the model's input
     inputs: tuple[str, ...]
     sinks: tuple[SinkPlan, ...]

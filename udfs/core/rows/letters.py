@@ -35,6 +35,7 @@ Reason = Literal[
     "enrichment_missing",  # no fitting row of an enrichment that is required
     "late",  # behind the newest event of its key by more than the allowed lateness
     "score_failed",  # the model gave no finite score for this row
+    "score_unavailable",  # the model failed on the whole batch, and the fallback says reject
 ]
 
 LETTERS = pa.schema(
