@@ -143,6 +143,10 @@ class Cluster:
         msg = f"job {job} reads no table {table}"
         raise LookupError(msg)
 
+    def await_gauge(self, job: str, name: str, least: float) -> None:
+        """Wait until a gauge shows that much; the cluster asks its tasks every ten seconds only."""
+        self._until(lambda: self.gauge(job, name) >= least, f"{name} of job {job} to reach {least}")
+
     def gauge(self, job: str, name: str) -> float:
         """Return a gauge of a job's own operators, summed over them and their subtasks."""
         total = 0.0
@@ -150,8 +154,8 @@ class Cluster:
             path = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
             for one in self._get(path):
                 if one["id"].endswith(f".{name}"):
-                    (found,) = self._get(f"{path}?get={urllib.parse.quote(one['id'])}")
-                    total += found["sum"]
+                    for found in self._get(f"{path}?get={urllib.parse.quote(one['id'])}"):
+                        total += found["sum"]
         return total
 
     def stop(self, job: str) -> str:
@@ -172,6 +176,11 @@ class Cluster:
             return
         self._get(f"/jobs/{job}", {}, method="PATCH")
         self._until(lambda: self._get(f"/jobs/{job}")["state"] == "CANCELED", f"job {job} to be cancelled")
+
+    def cancel_all(self) -> None:
+        """Cancel every job that runs still."""
+        for one in self._get("/jobs")["jobs"]:
+            self.cancel(one["id"])
 
     def _tasks(self, job: str) -> set[str]:
         return {vertex["status"] for vertex in self._get(f"/jobs/{job}")["vertices"]}

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,16 @@ HOME = REPOSITORY / "build" / "test-flink"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")  # PyFlink and what it imports raise dozens
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """End the jobs of a test that failed: the next ones need their slots."""
+    report = yield
+    if report.failed and "cluster" in item.funcargs:
+        cluster: Any = item.funcargs["cluster"]
+        cluster.cancel_all()
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_a_job_is_rescaled_1_2_4_1_and_its_state_exported_with_what_is_paged_out
         replay(sent.take(part), setting.kafka, as_fast_as_possible=True)
         out += part.size
         setting.await_outputs(out)
-        assert cluster.gauge(job, "paged_keys") > len(PARALLELISM)
+        cluster.await_gauge(job, "paged_keys", least=len(PARALLELISM))
         assert cluster.failures(job) == []
         savepoint = cluster.stop(job)
 
