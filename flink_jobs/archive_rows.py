@@ -116,7 +116,10 @@ def _predictions(table: str, pipeline: Pipeline) -> Rows:
     source = _once(table, "text", UTF8)
     source = _once(source, "whole", f"COALESCE(REGEXP(text, {pattern}), FALSE)")
     plain, regular = "text", "whole"
-    if _may_say_more(pipeline):  # no column says it, so the value is kept; the columns say the rest all the same
+    columns |= dict.fromkeys(STAMPS, "CAST(NULL AS STRING)")
+    if _may_say_more(pipeline):  # the value is kept, as no column says what shadows and parts gave
+        # A text within a string has a backslash before its quotes: the mark is of the member, or there is none.
+        columns |= {name: _find("text", f',"{name}":"([^"\\\\]*+)"') for name in STAMPS}
         plain, regular = "plain", "regular"
         source = _once(source, plain, _without_more())
         source = _once(source, regular, f"COALESCE(REGEXP(plain, {pattern}), FALSE)")
@@ -134,7 +137,8 @@ def _predictions(table: str, pipeline: Pipeline) -> Rows:
     return columns, _once(source, "event_id, event_time_ms, stamps, features", f"ROW({', '.join(cut)})")
 
 
-MORE = (',"routing":"', ',"status":"', ',"shadow":{')
+STAMPS = ("routing", "status")
+MORE = (*(f',"{name}":"' for name in STAMPS), ',"shadow":{', ',"parts":{')
 """How the members begin that only pipelines with several models write; they stand at the end, in this order."""
 
 

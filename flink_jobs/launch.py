@@ -20,6 +20,8 @@ from udfs.core.offline.archive import is_begun
 from udfs.core.plan.checking import CheckedPipeline, check_pipeline
 from udfs.core.state.header import StateHeader
 
+SHOWN_ENTITIES = 5
+"""Of more models per entity than these only their number is said."""
 LOCAL_REFERENCE = "${services:"
 
 
@@ -61,7 +63,12 @@ def launch_score(what: Launch, console: Console) -> Job | None:
     if not what.dry_run:
         _refuse_twin(rest, environment.job_name(checked.pipeline.name))
     versions = _model_versions(checked, environment)
+    entities = checked.pipeline.model.entities
+    if len(entities) > SHOWN_ENTITIES:
+        _say(console, f"{len(entities):,} models per entity, resolved and checked")
     for arm in checked.pipeline.model.models:
+        if len(entities) > SHOWN_ENTITIES and arm in entities:
+            continue
         what_for = "" if arm.name == CHAMPION else f"arm {arm.name}: "
         _say(console, f"{what_for}model {arm.model}@{arm.alias} is version {versions[arm.name]}")
     if local:
@@ -165,7 +172,7 @@ def _model_versions(checked: CheckedPipeline, environment: Environment) -> dict[
 
     try:
         registry, cache = environment.mlflow.tracking_uri, environment.mlflow.cache
-        found = resolve_arms(checked.pipeline.model, registry, checked.feature_set, cache=cache)
+        found = resolve_arms(checked.pipeline.model, registry, checked.feature_set, checked.columns, cache=cache)
     except ModelError as error:
         msg = f"{error}\n{training_hint(checked)}"
         raise ModelError(msg) from error

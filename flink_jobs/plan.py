@@ -19,6 +19,8 @@ from udfs.core.plan.describe import describe
 from udfs.core.plan.features import plan_operators
 from udfs.core.plan.report import PlanReport, Runtime, StagePlan
 
+SHOWN_ENTITIES = 5
+"""Of more models per entity than these the text says how many there are; JSON has them all."""
 TEXT_WIDTH = 140
 """Columns of the text where the output is no terminal."""
 
@@ -83,8 +85,12 @@ def _path(report: PlanReport) -> Tree:
     scoring = path.add(f"[bold]score[/bold]  {report.model}, {len(report.inputs)} inputs")
     if len(report.arms) > 1:
         scoring.add(f"arms by {report.routing_key}, routing epoch {report.routing_epoch}")
+        entities = [arm for arm in report.arms if arm.role == "entity"]
         for arm in report.arms:
-            scoring.add(f"[bold]{arm.name}[/bold]  {arm.model}: {escape(arm.rows)}")
+            if arm not in entities[SHOWN_ENTITIES:]:
+                scoring.add(f"[bold]{arm.name}[/bold]  {arm.model}: {escape(arm.rows)}")
+        if len(entities) > SHOWN_ENTITIES:
+            scoring.add(f"and {len(entities) - SHOWN_ENTITIES:,} more models per entity")
     if report.fallback:
         scoring.add(f"a batch that a model fails on: {', '.join(report.fallback)}")
     outputs = path.add("[bold]write[/bold]")

@@ -86,6 +86,7 @@ def submit(
             declared.model,
             environment.mlflow.tracking_uri,
             checked.feature_set,
+            checked.columns,
             versions={CHAMPION: model_version} | dict(arm_versions or {}),
             into=Path(scratch),
             cache=environment.mlflow.cache,

@@ -1,13 +1,17 @@
 """All models of a pipeline, resolved at submission: each alias once to a version, each fetched and checked."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from models.cache import ModelCache
 from models.registry import ResolvedModel, resolve
 from udfs.core.declare.model_reference import ModelReference
 from udfs.core.errors import DefinitionError, did_you_mean
+from udfs.core.model.chain import refuse_unbound
+from udfs.core.model.ensemble import said
+from udfs.core.model.entities import refuse_too_large
+from udfs.core.model.files import ONNX_FILE
 from udfs.core.model.refusals import ModelRefusedError, Refusal
 
 
@@ -15,6 +19,7 @@ def resolve_arms(
     reference: ModelReference,
     tracking_uri: str,
     feature_set: str,
+    features: Collection[str],
     *,
     versions: Mapping[str, str | None] | None = None,
     into: Path | None = None,
@@ -25,6 +30,7 @@ def resolve_arms(
     Parameters
     ----------
     reference : as the pipeline declares it
+    features : the pipeline's feature set, whose hash is `feature_set`
     versions : arm -> version, instead of the one that its alias points at
 
     Returns
@@ -35,7 +41,7 @@ def resolve_arms(
     ------
     DefinitionError : a version is given for what is no arm.
     RegistryError, ModelRefusedError : as `registry.resolve`; or `contract`: the answers of two arms mean different
-        things. Nothing is left behind then.
+        things; or as `chain.refuse_unbound` and `entities.refuse_too_large`. Nothing is left behind then.
     """
     chosen = dict(versions or {})
     known = [one.name for one in reference.models]
@@ -54,8 +60,13 @@ def resolve_arms(
                 into=into,
                 cache=cache,
             )
-        shadows = {one.name for one in reference.shadowing}
-        refuse_unlike({name: model for name, model in found.items() if name not in shadows})
+        answers = ("champion", "challenger", "canary", "entity", "previous")
+        refuse_unlike({one.name: found[one.name] for one in reference.models if one.role in answers})
+        refuse_unbound(reference, features, {name: model.contract for name, model in found.items()})
+        if reference.per_entity is not None:
+            for one in reference.entities:
+                size = (found[one.name].folder / ONNX_FILE).stat().st_size
+                refuse_too_large(reference.per_entity, f"{one.name}: {found[one.name].contract.what}", size)
     except BaseException:
         discard(found.values())
         raise
@@ -69,14 +80,14 @@ def refuse_unlike(answering: Mapping[str, ResolvedModel]) -> None:
     ------
     ModelRefusedError : `contract`.
     """
-    champion, *others = answering.values()
-    wanted = (champion.contract.output.meaning, champion.contract.output.classes)
-    for name, one in zip(list(answering)[1:], others, strict=True):
-        got = (one.contract.output.meaning, one.contract.output.classes)
-        if got != wanted:
+    (_, champion), *others = answering.items()
+    wanted = champion.contract.output
+    for name, one in others:
+        got = one.contract.output
+        if (got.meaning, got.classes, got.width) != (wanted.meaning, wanted.classes, wanted.width):
             msg = (
-                f"arm {name}: {one.contract.what} gives {_said(*got)}; the champion gives {_said(*wanted)}; all arms"
-                " that answer must give the same; run it as a shadow"
+                f"arm {name}: {one.contract.what} gives {said(one.contract)}; the champion gives"
+                f" {said(champion.contract)}; all arms that answer must give the same; run it as a shadow"
             )
             raise ModelRefusedError(Refusal.CONTRACT, msg)
 
@@ -85,7 +96,3 @@ def discard(models: Iterable[ResolvedModel]) -> None:
     """Remove the folders of resolved models."""
     for one in models:
         shutil.rmtree(one.folder, ignore_errors=True)
-
-
-def _said(meaning: str, classes: list[str]) -> str:
-    return f"{meaning} of {', '.join(classes)}" if classes else meaning

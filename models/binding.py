@@ -29,7 +29,12 @@ class Meant:
 
 
 def bind(
-    onnx: bytes, what: str, inputs: Sequence[str], known: Sequence[str], meant: Meant | None = None
+    onnx: bytes,
+    what: str,
+    inputs: Sequence[str],
+    known: Sequence[str],
+    meant: Meant | None = None,
+    given: Sequence[str] = (),
 ) -> tuple[list[Tensor], Output]:
     """Bind the inputs of an ONNX file to features, and its output to a meaning.
 
@@ -44,6 +49,7 @@ def bind(
         say, else all known ones
     known : the features that the pipeline has
     meant : what is known of the output
+    given : columns that the steps of a chain give, which a model may name, too
 
     Raises
     ------
@@ -51,18 +57,21 @@ def bind(
     """
     named = named_features(check_file(onnx, what))
     session = open_session(onnx, what)
-    tensors = _tensors(session.get_inputs(), what, list(inputs or named or ()), list(known))
+    tensors = _tensors(session.get_inputs(), what, list(inputs or named or ()), list(known), given)
     return tensors, _output(session, tensors, what, meant or Meant())
 
 
-def _tensors(found: list[Any], what: str, inputs: list[str], known: list[str]) -> list[Tensor]:
+def _tensors(
+    found: list[Any], what: str, inputs: list[str], features_known: list[str], given: Sequence[str]
+) -> list[Tensor]:
+    known = [*features_known, *given]
     for one in found:
         if one.type not in _DTYPES:
             msg = f"{what}: input {one.name} is {one.type}; a feature is one of {', '.join(_DTYPES)}"
             raise ModelRefusedError(Refusal.DTYPE, msg)
     by_name = len(found) > 1 and all(one.name in known for one in found)
     if len(found) == 1:
-        features = [inputs or known]
+        features = [inputs or features_known]
     elif by_name:
         features = [[one.name] for one in found]
     else:

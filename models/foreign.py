@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from models.binding import Meant, bind
 from models.check import check_file, check_strictly
 from models.formats import refuse_pickle_names
-from models.lineage import feature_sources
+from models.lineage import feature_sources, step_columns
 from models.package import EXPECTED_TOLERANCE, Package
 from models.registration import Entry
 from udfs.core.errors import did_you_mean
@@ -61,7 +61,9 @@ def prepare(what: Foreign) -> Entry:
     name = plain_name(what.name or checked.pipeline.model.name)
     said = check_file(onnx, f"{what.file}")
     check_strictly(onnx)
-    tensors, output = bind(onnx, f"{what.file}", what.inputs, checked.columns, what.meant)
+    tensors, output = bind(
+        onnx, f"{what.file}", what.inputs, checked.columns, what.meant, step_columns(checked.pipeline)
+    )
     inputs = [feature for tensor in tensors for feature in tensor.features]
     contract = ModelContract(
         name=name,

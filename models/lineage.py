@@ -38,7 +38,7 @@ def feature_sources(
     Parameters
     ----------
     pipeline, folder : the definition and the folder its files are relative to
-    features : default: the whole feature set
+    features : those, and columns that steps of the chain give; default: the whole feature set
 
     Examples
     --------
@@ -51,19 +51,32 @@ def feature_sources(
     ['origin', 'weather.temp']
     """
     columns = _columns(pipeline, folder)
-    found = {**columns, **dict(_windowed(pipeline, columns))}
+    found = {**columns, **dict(_windowed(pipeline, columns)), **_given_by_steps(pipeline)}
     return {name: found[name] for name in (feature_columns(pipeline) if features is None else features)}
 
 
 def changed_features(contract: ModelContract, pipeline: Pipeline, folder: Path) -> list[FeatureChange]:
     """Return the features of a model that a pipeline no longer has, or declares differently."""
-    known = set(feature_columns(pipeline))
-    now = feature_sources(pipeline, folder)
+    known = dict.fromkeys((*feature_columns(pipeline), *step_columns(pipeline)))
+    now = feature_sources(pipeline, folder, list(known))
     return [
         FeatureChange(name, before.definition, now[name].definition if name in known else "")
         for name, before in contract.lineage.items()
         if name not in known or now[name].definition != before.definition
     ]
+
+
+def step_columns(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the columns that the steps of the chain give."""
+    return tuple(column for step in pipeline.model.chain for column in step.columns)
+
+
+def _given_by_steps(pipeline: Pipeline) -> dict[str, FeatureSource]:
+    return {
+        column: FeatureSource(f"given by step {step.name}, {step.model}@{step.alias}", [step.model])
+        for step in pipeline.model.chain
+        for column in step.columns
+    }
 
 
 def _columns(pipeline: Pipeline, folder: Path) -> dict[str, FeatureSource]:

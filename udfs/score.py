@@ -14,9 +14,10 @@ from pathlib import Path
 from pyflink.common import Row
 from pyflink.datastream import RuntimeContext
 from pyflink.datastream.functions import AsyncFunction
+from pyflink.metrics import MetricGroup
 
 from udfs.core.declare.loading import load_pipeline
-from udfs.core.model.guarded import GuardedModel
+from udfs.core.model.guarded import Counts, GuardedModel
 from udfs.core.model.memory import MemoryLimit
 from udfs.core.model.scorer import Scorer
 from udfs.core.model.serving import Answers, ArmsServer
@@ -51,8 +52,11 @@ class Score(AsyncFunction):
         pipeline = load_pipeline(Path(self._bundle))
         serving = pipeline.model.serving
         folders = model_folders(pipeline, Path(self._model))
+        entities = {one.name: folders.pop(one.name) for one in pipeline.model.entities}
         scorers = {name: Scorer.load(folder, serving.providers) for name, folder in folders.items()}
-        self._server = ArmsServer(pipeline, scorers)
+        self._server = ArmsServer(pipeline, scorers, entities)
+        # A model per entity may have to be read from disk first, which must not hold up the coroutine.
+        self._inline_rows = 0 if entities else INLINE_ROWS
         self._server.warm_up()
         self._memory = MemoryLimit(serving.max_rss_mb)
         self._memory.check("after the models were loaded and warmed up")
@@ -80,18 +84,28 @@ class Score(AsyncFunction):
             metrics.gauge(f"rows_by_{rung}", partial(server.fallen_back.__getitem__, rung))
         for name, model in server.models.items():
             arm = metrics.add_group("arm", name)
-            for count in ("scored_rows", "poison_rows", "failed_batches", "missed_deadlines"):
-                arm.gauge(count, partial(getattr, model.counts, count))
+            _add_counts(arm, model.counts)
             arm.gauge("breaker_open", partial(_is_open, model))
+        if (entities := server.composed.entities) is not None:  # thousands of them: no group each
+            group = metrics.add_group("arm", "entities")
+            _add_counts(group, entities.counts)
+            group.gauge("models_loaded", entities.__len__)
+            group.gauge("model_loads", lambda: entities.loads)
+            group.gauge("models_mb", lambda: entities.held_bytes // 2**20)
 
     async def async_invoke(self, value: Row) -> Sequence[Scored]:
         """Score the rows of one piece."""
         self._memory.check("while scoring")
         piece = Piece.decode(value[1])
-        if piece.rows.num_rows <= INLINE_ROWS:
+        if piece.rows.num_rows <= self._inline_rows:
             return [Scored(piece, self._server.answer(piece.rows))]
         loop = asyncio.get_running_loop()
         return [Scored(piece, await loop.run_in_executor(None, self._server.answer, piece.rows))]
+
+
+def _add_counts(group: MetricGroup, counts: Counts) -> None:
+    for count in ("scored_rows", "poison_rows", "failed_batches", "missed_deadlines"):
+        group.gauge(count, partial(getattr, counts, count))
 
 
 def _is_open(model: GuardedModel) -> int:

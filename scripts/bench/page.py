@@ -40,6 +40,10 @@ PARTS = {
         "Where the Python side spends its time",
         "The steps of a worker without Flink. `python -m scripts.bench path_costs`",
     ),
+    "serving": (
+        "The score stage beside a bare ONNX Runtime loop",
+        "A dense network, the stage's routing, guards and checks included. `python -m scripts.bench serving`",
+    ),
     "kernel": ("The window kernel alone", "`python -m scripts.bench kernel`"),
     "features_stage": (
         "B5: windows, beside Flink SQL and PyFlink's windows",

@@ -1,4 +1,4 @@
-"""The archive's query over predictions of several arms: the columns of a single model, and the value for the rest."""
+"""The archive's query over predictions of several arms: the columns say arm, routing and status, the value the rest."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ NAMED = ModelContract(
 )
 
 
-def record(routing: str = "", status: str = "", *, shadow: bool = False) -> tuple[str, str]:
+def record(routing: str = "", status: str = "", *, shadow: bool = False, parts: bool = False) -> tuple[str, str]:
     """Return key and value of a prediction."""
     sent = [payment(5, 2_000, "ann", amount=0.1)]
     rows = Ingest.of_source(PIPELINE, FLIGHTS).process(raw_batch("shop.payments", sent, 40)).rows
@@ -51,7 +51,8 @@ def record(routing: str = "", status: str = "", *, shadow: bool = False) -> tupl
     columns = ("amount", "user_amount_sum_1s")
     writer = PredictionWriter(CONTRACT, "canary", "id", "at_ms", columns, ("user",), routing=routing, status=status)
     beside = [{"next": shadow_scores(NAMED, np.array([[0.25, 0.75]], np.float32))[0]}] if shadow else []
-    (text,) = writer.records("shop.payments", rows, np.array([0.5], np.float32), beside)
+    made_of = [{"b": shadow_scores(NAMED, np.array([[0.5, 0.5]], np.float32))[0]}] if parts else []
+    (text,) = writer.records("shop.payments", rows, np.array([0.5], np.float32), beside, made_of)
     key, _, value = text.partition(KEY_SEPARATOR)
     return key, value
 
@@ -63,6 +64,7 @@ def test_columns_say_of_an_arm_what_they_say_of_a_single_model_and_the_value_is_
         record("00ff00ff00ff00ff", "previous_version"),
         record(shadow=True),
         record("00ff00ff00ff00ff", "default_score", shadow=True),
+        record("00ff00ff00ff00ff", shadow=True, parts=True),
         ("p5", record()[1][:-1] + ',"more":1}'),
     ]
     tables = StreamTableEnvironment.create(cluster.environment({}))
@@ -82,7 +84,15 @@ def test_columns_say_of_an_arm_what_they_say_of_a_single_model_and_the_value_is_
     assert (plain["key"], plain["value"]) == (None, None)
     assert (plain["score"], plain["arm"], plain["lane_user"], plain["seq_user"]) == (0.5, "canary", 1, 9)
     assert (plain["amount"], plain["user_amount_sum_1s"], plain["predicted_label"]) == (0.1, 0.1, None)
-    kept = {"key", "value", "record_offset"}
+    assert (plain["routing"], plain["status"]) == (None, None)
+    assert [(row["routing"], row["status"]) for row in armed] == [
+        ("00ff00ff00ff00ff", None),
+        ("00ff00ff00ff00ff", "previous_version"),
+        (None, None),
+        ("00ff00ff00ff00ff", "default_score"),
+        ("00ff00ff00ff00ff", None),
+    ]
+    kept = {"key", "value", "record_offset", "routing", "status"}
     for row, (key, value) in zip(armed, records[1:], strict=False):
         assert {name: row[name] for name in row if name not in kept} == {
             name: plain[name] for name in row if name not in kept

@@ -16,7 +16,6 @@ from tests.flink.cluster import Cluster
 from tests.flink.flights import PATIENT, departures, flights_folder
 from tests.flink.models import write_model
 from tests.flink.scoring import Outputs, Scoring, assert_each_once, assert_gapless, scoring
-from tests.flink.test_output_meanings import await_gauge
 from udfs.core.declare.loading import load_pipeline
 from udfs.core.declare.model_reference import ModelReference
 from udfs.core.model.routing import Router
@@ -68,7 +67,7 @@ def test_each_event_is_answered_once_by_its_own_arm_also_after_a_crash_and_in_a_
     job = setting.start()
     replay(first, setting.kafka, as_fast_as_possible=True)
     setting.await_outputs(len(first))
-    assert await_gauge(cluster, job, "b.scored_rows") > 0
+    cluster.await_gauge(job, "b.scored_rows", 1)
     sending = threading.Thread(target=replay, args=(second, setting.kafka), kwargs={"rate_eps": RATE_EPS})
     sending.start()
     time.sleep(1.0)

@@ -149,4 +149,4 @@ def test_arms_whose_answers_mean_different_things_are_refused() -> None:
 def test_a_version_of_what_is_no_arm_is_refused_before_anything_is_fetched() -> None:
     reference = pipeline(canary={"share": "5%"}).model
     with pytest.raises(DefinitionError, match=r"got a version of arm 'canray', .*; did you mean 'canary'\?"):
-        resolve_arms(reference, "http://127.0.0.1:1", "0123456789abcdef", versions={"canray": "3"})
+        resolve_arms(reference, "http://127.0.0.1:1", "0123456789abcdef", (), versions={"canray": "3"})

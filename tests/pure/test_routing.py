@@ -273,7 +273,7 @@ def test_the_page_shows_declarations_that_hold() -> None:
     blocks = [yaml.safe_load(block.partition("```")[0])["model"] for block in text.split("```yaml\n")[1:]]
     schema = json.loads(schema_text("pipeline.schema.json"))
     reference = Draft202012Validator({"$ref": "#/$defs/ModelReference", "$defs": schema["$defs"]})
-    assert len(blocks) == 2
+    assert len(blocks) == 5
     for block in blocks:
         declared = ModelReference.model_validate(block)
         reference.validate(declared.model_dump(mode="json", by_alias=True))

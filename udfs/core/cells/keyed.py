@@ -16,6 +16,7 @@ from udfs.core.kernels.admit import NEVER, NULL_KEY, UNKNOWN_KEY, admit
 from udfs.core.kernels.arrays import Pool
 from udfs.core.kernels.cells import drop_keys, restore_cells
 from udfs.core.kernels.sessions import END
+from udfs.core.rows.batches import objects
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -243,9 +244,9 @@ class KeyedCells:
 
     def _slots(self, keys: pa.StringArray, slot_of: Callable[[str], int]) -> I64:
         if len(keys) <= FEW:
-            return np.array([NULL_KEY if name is None else slot_of(name) for name in keys.to_pylist()], np.int64)
+            return np.array([NULL_KEY if name is None else slot_of(name) for name in objects(keys)], np.int64)
         encoded = keys.dictionary_encode()
-        slots = np.array([*map(slot_of, encoded.dictionary.to_pylist()), NULL_KEY], np.int64)
+        slots = np.array([*map(slot_of, objects(encoded.dictionary)), NULL_KEY], np.int64)
         found: I64 = slots[encoded.indices.fill_null(slots.size - 1).to_numpy()]
         return found
 

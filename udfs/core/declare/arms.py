@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from udfs.core.declare.composition import ArmName, Ensemble, RegisteredName
 from udfs.core.declare.conditions import Where
 from udfs.core.declare.contract import Declared
 from udfs.core.declare.durations import DurationMs
@@ -19,7 +20,7 @@ from udfs.core.errors import did_you_mean
 WHOLE = 1_000_000
 """Millionths: all keys."""
 CHAMPION, PREVIOUS = "champion", "previous"
-Role = Literal["champion", "challenger", "canary", "shadow", "previous"]
+Role = Literal["champion", "challenger", "canary", "shadow", "step", "member", "entity", "previous"]
 
 
 def parse_share(text: object) -> int:
@@ -90,8 +91,6 @@ MomentMs = Annotated[
     PlainSerializer(format_moment, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time", "title": "moment"}),
 ]
-ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
-RegisteredName = Annotated[str, Field(pattern=r"^[^/:.%\"']+$")]
 
 
 class Arm(Declared):
@@ -100,6 +99,7 @@ class Arm(Declared):
     name: ArmName = Field(description="what its predictions and metrics call it")
     model: RegisteredName | None = Field(None, description="registered model; default: the champion's")
     alias: str | None = Field(None, description="registry alias; default: the arm's name")
+    ensemble: Ensemble | None = Field(None, description="further models that answer together with it")
 
 
 class Challenger(Arm):

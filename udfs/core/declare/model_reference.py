@@ -13,7 +13,6 @@ from udfs.core.declare.arms import (
     Arm,
     Canary,
     Challenger,
-    RegisteredName,
     Role,
     Routing,
     Rule,
@@ -21,6 +20,7 @@ from udfs.core.declare.arms import (
     format_moment,
     format_share,
 )
+from udfs.core.declare.composition import Ensemble, PerEntity, RegisteredName, Step
 from udfs.core.declare.contract import Declared
 from udfs.core.declare.durations import format_duration
 from udfs.core.declare.serving import Serving
@@ -48,6 +48,9 @@ class ModelReference(Declared):
     inputs: tuple[str, ...] = Field(
         (), description="number columns fed to the model before the windowed features: fields, lookups, joins, derived"
     )
+    chain: tuple[Step, ...] = Field((), description="models that run first; what they give are inputs, as features are")
+    ensemble: Ensemble | None = Field(None, description="further models that answer together with the champion")
+    per_entity: PerEntity | None = Field(None, description="a model per value of a field, in place of the champion's")
     challengers: tuple[Challenger, ...] = Field((), description="arms that answer a share of the keys, for A/B tests")
     canary: Canary | None = Field(None, description="an arm whose share grows")
     shadows: tuple[Arm, ...] = Field((), description="arms that score every row beside the answer, and never answer")
@@ -61,7 +64,28 @@ class ModelReference(Declared):
         declared |= {"canary": self.canary} if self.canary else {}
         shadows: dict[str, Arm] = {f"shadows[{i}]": one for i, one in enumerate(self.shadows)}
         check_arms(self.alias, declared | shadows, set(shadows), self.rules)
+        self._check_chain({arm.name: path for path, arm in (declared | shadows).items()})
+        own = {one.name: (one.model, one.alias) for one in (*self.answering, *self.shadowing)}
+        for member in self.members:
+            if (member.model, member.alias) == own[member.name.partition(".")[0]]:
+                msg = f"ensemble: member {member.name} is {member.model}@{member.alias}, which is the arm's own already"
+                raise ValueError(msg)
+        if self.per_entity is not None and self.ensemble is not None:
+            msg = "per_entity: got one, and an ensemble of the champion; a challenger may be the ensemble"
+            raise ValueError(msg)
         return self
+
+    def _check_chain(self, arms: dict[str, str]) -> None:
+        taken = {CHAMPION: "the model itself", PREVIOUS: "the version that `fallback` means"} | arms
+        for position, step in enumerate(self.chain):
+            for name in (step.name, *step.columns):
+                if taken.get(name, f"chain[{position}]") != f"chain[{position}]":
+                    msg = f"chain[{position}]: got {name!r}, which names {taken[name]}; choose another"
+                    raise ValueError(msg)
+                taken[name] = f"chain[{position}]"
+            if len(set(step.columns)) != len(step.columns):
+                msg = f"chain[{position}].gives: got {list(step.columns)}; each column stands once"
+                raise ValueError(msg)
 
     @property
     def answering(self) -> tuple[NamedModel, ...]:
@@ -79,19 +103,62 @@ class ModelReference(Declared):
         return tuple(self._named(arm, "shadow", "none; it scores all") for arm in self.shadows)
 
     @property
+    def steps(self) -> tuple[NamedModel, ...]:
+        """The models of the chain, in their order."""
+        return tuple(
+            NamedModel(one.name, "step", one.model, one.alias, f"none; it gives {', '.join(one.columns)}")
+            for one in self.chain
+        )
+
+    @property
+    def ensembles(self) -> dict[str, Ensemble]:
+        """The ensembles, by arm."""
+        canary = (self.canary,) if self.canary else ()
+        found = {arm.name: arm.ensemble for arm in (*self.challengers, *canary, *self.shadows)}
+        return {arm: one for arm, one in ({CHAMPION: self.ensemble} | found).items() if one is not None}
+
+    @property
+    def members(self) -> tuple[NamedModel, ...]:
+        """The models of ensembles beside the arm's own."""
+        own = {arm.name: arm.model for arm in (*self.answering, *self.shadowing)}
+        return tuple(
+            NamedModel(f"{arm}.{one.name}", "member", one.model or own[arm], one.alias or one.name, f"those of {arm}")
+            for arm, ensemble in self.ensembles.items()
+            for one in ensemble.members
+        )
+
+    @property
+    def entities(self) -> tuple[NamedModel, ...]:
+        """The models per entity, in the order of the values."""
+        per = self.per_entity
+        if per is None:
+            return ()
+        return tuple(
+            NamedModel(
+                f"{CHAMPION}.{word}",
+                "entity",
+                per.model_of(word, self.name),
+                per.alias_of(word, self.alias),
+                f"the champion's where {per.key} is {value}",
+            )
+            for value, word in per.values.items()
+        )
+
+    @property
     def models(self) -> tuple[NamedModel, ...]:
-        """All models that a job loads: arms that answer, shadows, and the previous version if it may answer."""
+        """All models that a job loads: arms, shadows, what they are composed of, and the previous version if needed."""
         previous = NamedModel(PREVIOUS, "previous", self.name, self.serving.previous, "batches that an arm fails on")
         is_needed = "previous_version" in self.serving.fallback
-        return (*self.answering, *self.shadowing, *((previous,) if is_needed else ()))
+        composed = (*self.steps, *self.members, *self.entities)
+        return (*self.answering, *self.shadowing, *composed, *((previous,) if is_needed else ()))
 
     @property
     def is_routed(self) -> bool:
-        """Whether there is more than the champion to answer."""
-        return len(self.answering) > 1
+        """Whether there is more than the champion's version to answer."""
+        return len(self.answering) > 1 or self.per_entity is not None
 
     def routing_epoch(self, source_key: str) -> str:
-        """Return the hash of all that decides which arm answers a row: SHA-256, first 16 hex digits.
+        """Return the hash of all that decides which arm and entity answer a row: SHA-256, first 16 hex digits.
 
         Models and their versions do not enter: a prediction names its version beside the epoch.
 
@@ -103,6 +170,8 @@ class ModelReference(Declared):
         kept: Any = {"challengers": {"__all__": decides}, "canary": decides, "rules": True}
         declared = self.model_dump(mode="json", by_alias=True, include=kept)
         declared |= {"key": self.routing.key or source_key, "salt": self.routing.salt}
+        if self.per_entity is not None:
+            declared["per_entity"] = self.per_entity.model_dump(mode="json", include={"key", "values", "missing"})
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:16]
 
     def _named(self, arm: Arm, role: Role, rows: str) -> NamedModel:

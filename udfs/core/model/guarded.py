@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from udfs.core.declare.serving import Serving
 from udfs.core.model.breaker import Breaker
@@ -16,6 +17,7 @@ from udfs.core.model.deadline import DeadlineError, Deadlines
 from udfs.core.model.scorer import F32, Matrix, Scorer
 
 DETAIL_CHARS = 200
+I64 = NDArray[np.int64]
 
 
 class FailingModelError(Exception):
@@ -43,6 +45,13 @@ class Scores:
     values: F32
     #: row -> why it has none
     failed: dict[int, str] = field(default_factory=dict)
+    #: model -> its own scores of the same rows, where several made the answer
+    parts: dict[str, F32] = field(default_factory=dict)
+
+    def without_failed(self) -> tuple[I64, "Scores"]:
+        """Return which rows have a score, int64[k], and their scores alone."""
+        good = np.setdiff1d(np.arange(len(self.values)), list(self.failed))
+        return good, Scores(self.values[good], parts={name: part[good] for name, part in self.parts.items()})
 
 
 class GuardedModel:
@@ -53,25 +62,33 @@ class GuardedModel:
     scorer : the model
     serving : as declared
     deadlines : of the job's models
+    breaker, counts : that it goes on with; default: its own
     """
 
-    def __init__(self, scorer: Scorer, serving: Serving, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        serving: Serving,
+        deadlines: Deadlines,
+        breaker: Breaker | None = None,
+        counts: Counts | None = None,
+    ) -> None:
         self.scorer, self._deadlines, self._batch_max = scorer, deadlines, serving.batch_max
-        self.breaker, self.counts = Breaker(serving.breaker), Counts()
+        self.breaker, self.counts = breaker or Breaker(serving.breaker), counts or Counts()
         self._counting = threading.Lock()  # batches are scored by several threads
         self._probe: Matrix | None = None
 
-    def warm_up(self) -> None:
+    def warm_up(self, up_to: int | None = None) -> None:
         """Score made-up rows in batches of every power of two, up to the largest: first runs allocate and are slow."""
-        size = 1
+        size, largest = 1, up_to or self._batch_max
         while True:
-            rows = self.scorer.blank(min(size, self._batch_max))
+            rows = self.scorer.blank(min(size, largest))
             try:
                 self.scorer.score(rows)
             except Exception:  # noqa: BLE001  zeros may be poison to a model; a row that it scores comes later
                 return
             self._probe = rows[:1]
-            if size >= self._batch_max:
+            if size >= largest:
                 return
             size *= 2
 

@@ -1,15 +1,16 @@
 """Predictions: what is written for each scored event, with the evidence to check it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from udfs.core.model.contract import ModelContract, Output
-from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, seq_column
+from udfs.core.rows.batches import OFFSET, PARTITION, TIMESTAMP_MS, lane_column, objects, seq_column
 from udfs.core.rows.ingest import number_column
 
 RECORD_SEPARATOR, KEY_SEPARATOR = "\x1e", "\x1f"
@@ -25,47 +26,8 @@ class ModelEvidence(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class OriginEvidence(msgspec.Struct, frozen=True, gc=False):
-    """Which record was scored."""
-
-    topic: str
-    partition: int
-    offset: int
-    #: Kafka timestamp, epoch ms
-    timestamp_ms: int
-
-
-class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One prediction, as it is written."""
-
-    event_id: str
-    event_time_ms: int
-    #: exact value of the model's float32: the probability or value, or the score of the best class; none for a vector
-    score: float | msgspec.UnsetType
-    model: msgspec.Raw
-    arm: str
-    #: hash of the feature set
-    feature_set: str
-    origin: OriginEvidence
-    #: per place of `features.order_places`: [lane, number]
-    order: msgspec.Struct
-    #: column -> float64, null where there is none
-    features: msgspec.Struct | None = None
-    #: the class of the highest score, the first of equal ones, and class -> score; of a model with class scores
-    label: str | msgspec.UnsetType = msgspec.UNSET
-    scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
-    #: of a model whose output is a vector
-    vector: list[float] | msgspec.UnsetType = msgspec.UNSET
-    #: hash of the routing declaration; where only the champion can answer there is none
-    routing: str | msgspec.UnsetType = msgspec.UNSET
-    #: `previous_version` or `default_score` answered, as the arm's own version failed; absent: its own version did
-    status: str | msgspec.UnsetType = msgspec.UNSET
-    #: shadow -> what it would have answered
-    shadow: dict[str, "ShadowScore"] | msgspec.UnsetType = msgspec.UNSET
-
-
 class ShadowScore(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a shadow gave for the row."""
+    """What a shadow, or a model of an ensemble or chain, gave for the row."""
 
     version: str
     sha256: str
@@ -87,7 +49,8 @@ class PredictionWriter:
     features : number columns written into `features`; empty leaves it out
     others : columns of other types written behind them: texts, lists and mappings
     places : of the order stamps, see `features.order_places`
-    routing, status : see `Prediction`; empty leaves them out
+    routing : hash of the routing declaration; empty where only the champion can answer
+    status : `previous_version` or `default_score`, as the arm's own version failed; empty: its own version answered
     """
 
     def __init__(
@@ -104,14 +67,13 @@ class PredictionWriter:
     ) -> None:
         self._id, self._time = id_column, time_column
         self._columns, self._places, self._others = tuple(features), tuple(places), tuple(others)
-        evidence = ModelEvidence(contract.name, contract.version, contract.sha256)
-        self._model, self._arm = msgspec.Raw(_ENCODE(evidence)), arm
-        self._feature_set = contract.feature_set
         self._output = contract.output
-        self._stamp = (routing or msgspec.UNSET, status or msgspec.UNSET)
+        model = _json(ModelEvidence(contract.name, contract.version, contract.sha256))
+        self._evidence = f',"model":{model},"arm":{_json(arm)},"feature_set":{_json(contract.feature_set)}'
+        said = {"routing": routing, "status": status}
+        self._stamp = "".join(f',"{name}":{_json(text)}' for name, text in said.items() if text)
         fields: list[tuple[str, Any]] = [(name, float) for name in features]
         self._features = msgspec.defstruct("Features", fields + [(name, Any) for name in others], gc=False)
-        self._order = msgspec.defstruct("Order", [(place, list[int]) for place in places], gc=False)
 
     def write(self, topic: str, rows: pa.RecordBatch, scores: NDArray[np.float32]) -> str:
         """Return `key <US> JSON` of each row, joined by <RS>; the key is the event id.
@@ -124,8 +86,7 @@ class PredictionWriter:
         rows : scored rows, n of them
         scores : finite, float32[n] or float32[n, width], as the contract's output says
         """
-        records = self.records(topic, rows, scores)
-        return RECORD_SEPARATOR.join(records)
+        return RECORD_SEPARATOR.join(self.records(topic, rows, scores))
 
     def records(
         self,
@@ -133,48 +94,42 @@ class PredictionWriter:
         rows: pa.RecordBatch,
         scores: NDArray[np.float32],
         shadows: Sequence[Mapping[str, ShadowScore]] = (),
+        made_of: Sequence[Mapping[str, ShadowScore]] = (),
     ) -> list[str]:
         """Return `key <US> JSON` of each row; see `write`.
+
+        Most of a record is the same for the whole batch: the texts of its columns are joined with that, all at once.
 
         Parameters
         ----------
         shadows : per row what each shadow gave; empty: there is none
+        made_of : per row what each model of an ensemble or chain gave; empty: one model answered alone
         """
         if rows.num_rows == 0:
             return []
-        ids = rows[self._id].to_pylist()
-        origins = zip(*(rows[name].to_pylist() for name in (PARTITION, OFFSET, TIMESTAMP_MS)), strict=True)
-        stamps = zip(*(self._stamps(rows, place) for place in self._places), strict=True)
-        outputs = scored(self._output, scores)
-        routing, status = self._stamp
-        beside: Sequence[Any] = shadows or [msgspec.UNSET] * rows.num_rows
-        records = []
-        for event_id, time_ms, (score, (label, classes, vector)), origin, stamp, features, shadow in zip(
-            ids, rows[self._time].to_pylist(), outputs, origins, stamps, self._values(rows), beside, strict=True
-        ):
-            prediction = Prediction(
-                event_id,
-                time_ms,
-                score,
-                self._model,
-                self._arm,
-                self._feature_set,
-                OriginEvidence(topic, *origin),
-                self._order(*stamp),
-                features,
-                label,
-                classes,
-                vector,
-                routing,
-                status,
-                shadow,
-            )
-            records.append(event_id + KEY_SEPARATOR + _ENCODE(prediction).decode())
-        return records
+        ids, found = rows[self._id], scored(self._output, scores)
+        parts: list[str | pa.StringArray] = [ids, KEY_SEPARATOR, '{"event_id":', _texts(objects(ids))]
+        parts += [',"event_time_ms":', _digits(rows, self._time)]
+        if "score" in found:
+            parts += [',"score":', _texts(found.pop("score"))]
+        parts += [self._evidence, f',"origin":{{"topic":{_json(topic)},"partition":', _digits(rows, PARTITION)]
+        parts += [',"offset":', _digits(rows, OFFSET), ',"timestamp_ms":', _digits(rows, TIMESTAMP_MS), '},"order":{']
+        for i, place in enumerate(self._places):
+            parts += [f"{',' if i else ''}{_json(place)}:[", _digits(rows, lane_column(place))]
+            parts += [",", _digits(rows, seq_column(place)), "]"]
+        parts.append("}")
+        if self._columns + self._others:
+            parts += [',"features":', _texts(self._values(rows))]
+        for name, values in found.items():
+            parts += [f',"{name}":', _texts(values)]
+        parts.append(self._stamp)
+        if shadows:
+            parts += [',"shadow":', _texts(shadows)]
+        if made_of:
+            parts += [',"parts":', _texts(made_of)]
+        return objects(pc.binary_join_element_wise(*parts, "}", ""))
 
-    def _values(self, rows: pa.RecordBatch) -> list[msgspec.Struct | None]:
-        if not self._columns + self._others:
-            return [None] * rows.num_rows
+    def _values(self, rows: pa.RecordBatch) -> list[msgspec.Struct]:
         columns = [number_column(rows, name).to_numpy(zero_copy_only=False) for name in self._columns]
         numbers = np.column_stack(columns).tolist() if columns else [[]] * rows.num_rows
         # msgspec writes NaN, which stands for null here, as null.
@@ -183,9 +138,19 @@ class PredictionWriter:
         others = zip(*(_plain(rows[name]) for name in self._others), strict=True)
         return [self._features(*values, *more) for values, more in zip(numbers, others, strict=True)]
 
-    def _stamps(self, rows: pa.RecordBatch, place: str) -> list[list[int]]:
-        stamps: list[list[int]] = np.column_stack([rows[lane_column(place)], rows[seq_column(place)]]).tolist()
-        return stamps
+
+def _json(value: object) -> str:
+    return _ENCODER.encode(value).decode()
+
+
+def _texts(values: Sequence[Any]) -> pa.StringArray:
+    """Return the JSON text of each value; no such text has a line break in it."""
+    return pa.array(_ENCODER.encode_lines(values).split(b"\n")[:-1], pa.string())
+
+
+def _digits(rows: pa.RecordBatch, name: str) -> pa.StringArray:
+    """Return the text of each whole number of a column."""
+    return rows[name].cast(pa.string())
 
 
 def _plain(column: pa.Array) -> list[Any]:
@@ -196,24 +161,33 @@ def _plain(column: pa.Array) -> list[Any]:
     return values
 
 
-def scored(output: Output, scores: NDArray[np.float32]) -> Iterable[tuple[Any, tuple[Any, Any, Any]]]:
-    """Return per row the score, and (label, scores, vector) as far as the meaning of the output has them."""
-    unset = msgspec.UNSET
+def scored(output: Output, scores: NDArray[np.float32]) -> dict[str, list[Any]]:
+    """Return what a model gave, as members of predictions: name -> value of each row.
+
+    `score` is the exact value of the model's float32: the probability or value, or the score of the best class, whose
+    name, the first of equal ones, is `label` beside all `scores`; there is none beside a `vector`.
+    """
     if output.meaning == "vector":
-        return [(unset, (unset, unset, row)) for row in scores.tolist()]
+        return {"vector": scores.tolist()}
     if output.meaning == "class_scores":
-        classes, best = output.classes, scores.argmax(axis=1).tolist()
-        rows = zip(scores.tolist(), best, strict=True)
-        return [(row[i], (classes[i], dict(zip(classes, row, strict=True)), unset)) for row, i in rows]
-    return [(score, (unset, unset, unset)) for score in scores.tolist()]
+        classes, rows, best = output.classes, scores.tolist(), scores.argmax(axis=1).tolist()
+        return {
+            "score": [row[i] for row, i in zip(rows, best, strict=True)],
+            "label": [classes[i] for i in best],
+            "scores": [dict(zip(classes, row, strict=True)) for row in rows],
+        }
+    return {"score": scores.tolist()}
 
 
 def shadow_scores(contract: ModelContract, scores: NDArray[np.float32]) -> list[ShadowScore]:
-    """Return what a shadow gave for each row; a score that is not finite is null."""
-    who = (contract.version, contract.sha256)
-    found = zip(finite_rows(scores).tolist(), scored(contract.output, scores), strict=True)
+    """Return what a model beside the answer gave for each row; a score that is not finite is null."""
+    found = scored(contract.output, scores)
+    rows = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     return [
-        ShadowScore(*who, score, *more) if is_finite else ShadowScore(*who, None) for is_finite, (score, more) in found
+        ShadowScore(
+            contract.version, contract.sha256, **({"score": msgspec.UNSET} | row if is_finite else {"score": None})
+        )
+        for is_finite, row in zip(finite_rows(scores).tolist(), rows, strict=True)
     ]
 
 
@@ -223,4 +197,4 @@ def finite_rows(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
     return finite if scores.ndim == 1 else finite.all(axis=1)
 
 
-_ENCODE = msgspec.json.Encoder().encode
+_ENCODER = msgspec.json.Encoder()

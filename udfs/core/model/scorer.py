@@ -52,6 +52,7 @@ class Scorer:
     onnx : bytes of the model; bytes, not a path, so that no external data can be reached
     contract : its contract
     providers : where it runs, the first that there is, see `Serving.providers`; only on `cpu` are scores bit-equal
+    arena : whether it keeps the memory of a run for the next one, which is quicker
 
     Raises
     ------
@@ -59,7 +60,9 @@ class Scorer:
         none of the providers.
     """
 
-    def __init__(self, onnx: bytes, contract: ModelContract, providers: Sequence[str] = ("cpu",)) -> None:
+    def __init__(
+        self, onnx: bytes, contract: ModelContract, providers: Sequence[str] = ("cpu",), *, arena: bool = True
+    ) -> None:
         digest = sha256(onnx)
         if digest != contract.sha256:
             msg = (
@@ -67,7 +70,7 @@ class Scorer:
                 " changed after registration"
             )
             raise ModelRefusedError(Refusal.DIGEST, msg)
-        session = open_session(onnx, contract.what, providers)
+        session = open_session(onnx, contract.what, providers, arena=arena)
         _check_inputs(session.get_inputs(), contract)
         _check_output(session.get_outputs(), contract)
         self.contract, self._inputs, self._run = contract, contract.inputs, session.run
@@ -144,7 +147,9 @@ class Scorer:
         return tensors, unfit
 
 
-def open_session(onnx: bytes, what: str, providers: Sequence[str] = ("cpu",)) -> ort.InferenceSession:
+def open_session(
+    onnx: bytes, what: str, providers: Sequence[str] = ("cpu",), *, arena: bool = True
+) -> ort.InferenceSession:
     """Load a model; one thread, no spinning, nothing printed. What it does not run on is said in the log.
 
     Raises
@@ -158,6 +163,7 @@ def open_session(onnx: bytes, what: str, providers: Sequence[str] = ("cpu",)) ->
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(onnx, options, providers=[PROVIDERS[name] for name in there])

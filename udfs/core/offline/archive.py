@@ -43,6 +43,10 @@ PREDICTION = (
     pa.field("model_sha256", pa.string()),
     pa.field("arm", pa.string()),
     pa.field("feature_set", pa.string()),
+    #: routing epoch; null where only the champion's version can answer
+    pa.field("routing", pa.string()),
+    #: what answered in place of the arm's own version; null where it answered itself
+    pa.field("status", pa.string()),
     *ORIGIN,
 )
 LETTER = (

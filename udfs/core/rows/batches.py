@@ -6,7 +6,7 @@ stage may still have to send it to the rejects or the late output as it came.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -97,6 +97,12 @@ class Piece:
 def add_columns(rows: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:
     """Return `rows` with columns appended."""
     return pa.RecordBatch.from_arrays([*rows.columns, *columns.values()], names=[*rows.schema.names, *columns])
+
+
+def objects(column: pa.Array) -> list[Any]:
+    """Return the strings or bytes of a column, None for null; `to_pylist`, scalar by scalar, takes 20 times as long."""
+    found: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
+    return found
 
 
 def join_batches(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

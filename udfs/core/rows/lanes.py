@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs.core.errors import DefinitionError
-from udfs.core.rows.batches import Piece
+from udfs.core.rows.batches import Piece, objects
 from udfs.core.rows.letters import no_letters
 
 MASK = 0xFFFFFFFF
@@ -48,7 +48,7 @@ def split_by_lane(piece: Piece, entity: str, lanes: int) -> list[tuple[int, Piec
     if lanes == 1:
         return [(0, piece)]
     encoded = piece.rows[entity].dictionary_encode()
-    of_word = np.array([lane_of(word, lanes) for word in encoded.dictionary.to_pylist()] + [0], np.int64)
+    of_word = np.array([lane_of(word, lanes) for word in objects(encoded.dictionary)] + [0], np.int64)
     lane_of_row = of_word[encoded.indices.fill_null(of_word.size - 1).to_numpy()]
     parts = []
     letters = piece.letters

@@ -36,6 +36,7 @@ Reason = Literal[
     "late",  # behind the newest event of its key by more than the allowed lateness
     "score_failed",  # the model gave no finite score for this row
     "score_unavailable",  # the model failed on the whole batch, and the fallback says reject
+    "no_model",  # no model for this row's entity, and `per_entity.missing` says reject
 ]
 
 LETTERS = pa.schema(

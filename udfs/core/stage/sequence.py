@@ -14,6 +14,7 @@ from udfs.core.cells.keyed import KeyedCells
 from udfs.core.declare.conditions import Condition
 from udfs.core.declare.feature import ARROW, Feature, Input
 from udfs.core.kernels.arrays import READS, UPDATES, read_only
+from udfs.core.rows.batches import objects
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -81,7 +82,7 @@ class Sequence:
     def keys(self) -> list[str | None]:
         """Return the keys of all rows, each once."""
         columns = [rows.batch[rows.key] for rows in (self.own, self.readers) if rows is not None]
-        return list(dict.fromkeys(name for column in columns for name in column.unique().to_pylist()))
+        return list(dict.fromkeys(name for column in columns for name in objects(column.unique())))
 
     def slots(self, cells: KeyedCells) -> I64:
         """Return the slot of each row's key, int64[n]; own rows get one if they have none."""

@@ -97,7 +97,7 @@ class Store:
         -------
         The answer, and the next free segment number.
         """
-        brought = self.pages.bring(sequence.keys()) if self.pages is not None else None
+        brought = self.pages.bring(sequence.keys()) if self.pages else None
         sweeps, clock_ms = self.cells.sweeps, self.cells.clock_ms
         slots = sequence.slots(self.cells)
         status, reborn, behind_ms = self.cells.admit(slots, sequence.times_ms, sequence.seqs, sequence.flags)
