@@ -33,7 +33,7 @@ headrace demo  [dim]see the whole path on real flights[/dim]
 """
 ORDER = (
     *("validate", "plan", "run", "status", "stop", "history", "backfill", "dataset", "parity", "state", "online"),
-    *("models", "deploy", "services", "flights", "demo", "schema"),
+    *("models", "deploy", "kafka", "services", "flights", "demo", "schema"),
 )
 
 

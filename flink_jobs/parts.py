@@ -12,6 +12,7 @@ PARTS = {
     "services": ("scripts.services.cli", "server", "Kafka, Redis, MLflow and Flink on this machine: up, down, status."),
     "models": ("models.cli", "train", "Train models, register them, see what is registered."),
     "deploy": ("flink_jobs.deploy.commands", "train", "Redeploy when a model is promoted, roll back, keep a ledger."),
+    "kafka": ("scripts.kafka.cli", "server", "What jobs left open in Kafka: transactions list, abort."),
     "flights": ("scripts.flights.cli", "demo", "The flights of 2013 as event streams: replay, export, lookups."),
     "demo": ("scripts.demo.cli", "demo", "The whole path on real flights, on this machine."),
 }

@@ -109,8 +109,12 @@ def read_until(
     return records
 
 
-def consumer_of(bootstrap: str, *topics: str) -> tuple[Any, list[Any]]:
+def consumer_of(bootstrap: str, *topics: str, committed: bool = True) -> tuple[Any, list[Any]]:
     """Return a consumer of all partitions of some topics, at their beginning, and the partitions.
+
+    Parameters
+    ----------
+    committed : it sees what is committed; False: records of open and aborted transactions, too.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def consumer_of(bootstrap: str, *topics: str) -> tuple[Any, list[Any]]:
     try:
         consumer = KafkaConsumer(
             bootstrap_servers=bootstrap,
-            isolation_level="read_committed",
+            isolation_level="read_committed" if committed else "read_uncommitted",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,

@@ -41,7 +41,7 @@ def create(bootstrap: str, topics: Collection[Topic]) -> list[str]:
     TopicError : the broker refuses.
     """
     created = []
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         for topic in topics:
             wanted = {
                 "num_partitions": topic.partitions,
@@ -68,7 +68,7 @@ def delete(bootstrap: str, names: Collection[str]) -> list[str]:
     TopicError : one is still there after half a minute.
     """
     deleted = []
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         for name in names:
             try:
                 admin.delete_topics([name])
@@ -86,7 +86,7 @@ def delete(bootstrap: str, names: Collection[str]) -> list[str]:
 
 def describe(bootstrap: str, names: Collection[str]) -> dict[str, Topic]:
     """Say how the topics are that exist; others are not in the result."""
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         existing = [name for name in names if name in set(admin.list_topics())]
         if not existing:
             return {}
@@ -116,7 +116,7 @@ def end_offsets(bootstrap: str, name: str, *, committed: bool = True) -> dict[in
     ------
     TopicError : there is no such topic.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         if name not in set(admin.list_topics()):
             msg = f"topic {name!r} does not exist on {bootstrap}; create it first"
             raise TopicError(msg)
@@ -128,7 +128,8 @@ def end_offsets(bootstrap: str, name: str, *, committed: bool = True) -> dict[in
 
 
 @contextmanager
-def _admin(bootstrap: str) -> Iterator[Any]:
+def admin_of(bootstrap: str) -> Iterator[Any]:
+    """Yield an admin client; closed afterwards."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         yield admin
