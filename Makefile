@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := conf flink_jobs udfs models scripts tests
 
-.PHONY: help setup check format test test-pure test-laws test-flink test-e2e demo load bench bench-quick bench-features services-up services-down services-status schema docs package lock clean
+.PHONY: help setup check format test test-pure test-laws test-flink test-e2e demo drill load bench bench-quick bench-features services-up services-down services-status schema docs package lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-e2e: setup ## real Kafka, Redis, MLflow and Flink
 
 demo: setup ## the whole path on real flights, on this machine
 	.venv/bin/headrace demo
+
+drill: setup ## promotions, rollbacks and bad models under load, on services of its own; ARGS='--rate 5000'
+	@$(PY) -m scripts.drill $(ARGS)
 
 load: setup ## send made-up payments to the local Kafka; ARGS='--events 1000000 --rate 2000'
 	@$(PY) -m scripts.load send $(ARGS)

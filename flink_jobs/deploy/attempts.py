@@ -231,9 +231,9 @@ def why_not(
 
 
 def previous(lines: Sequence[Line], running: str | None) -> str | None:
-    """Return the version that was deployed before the running one; None if there was none."""
-    versions = []
+    """Return the version that ran before the running one and did not go wrong since; None if there was none."""
+    versions, held = [], _verdicts(lines)[1]
     for one in attempts_of(lines):
         if one.ended is not None and one.ended["result"] == Result.DEPLOYED:
             versions += [one.asked["old_version"], one.asked["version"]]
-    return next((version for version in reversed(versions) if version not in (None, running)), None)
+    return next((version for version in reversed(versions) if version not in (None, running, *held)), None)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from scripts.services.proc import find, session_members
 
 SCRIPT = Path(__file__).with_name("job.py")
 _CLIENT, _OUTPUT = "client.json", "output.txt"
-_POLL_S = 0.02
+_POLL_S, _ASK_S = 0.02, 0.1
 
 
 class Client:
@@ -66,23 +66,41 @@ class Client:
                 raise SubmissionError(msg)
             time.sleep(_POLL_S)
 
-    def go(self, job_id: str, savepoint: str | None, timeout_s: float = CLIENT_TIMEOUT_S) -> None:
-        """Open the gate, and wait until the job is submitted.
+    def go(
+        self,
+        job_id: str,
+        savepoint: str | None,
+        is_known: Callable[[], bool],
+        *,
+        is_checked: bool,
+        timeout_s: float = CLIENT_TIMEOUT_S,
+    ) -> None:
+        """Open the gate, and wait until the cluster knows the job; the client takes seconds more to end by itself.
+
+        Parameters
+        ----------
+        is_known : asks the cluster
+        is_checked : somebody held the savepoint to the definition already
 
         Raises
         ------
         SubmissionError : the cluster did not take it.
         """
-        write(self._folder / GO, json.dumps({"job": job_id, "savepoint": savepoint}))
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            self.close()
-            msg = f"flink run took more than {timeout_s:.0f} s"
-            raise SubmissionError(msg) from error
-        if code:
-            msg = f"the job was not submitted: {self._said()}"
-            raise SubmissionError(msg)
+        write(self._folder / GO, json.dumps({"job": job_id, "savepoint": savepoint, "is_checked": is_checked}))
+        deadline_s = time.monotonic() + timeout_s
+        while not is_known():
+            code = self._process.poll()
+            if code:
+                msg = f"the job was not submitted: {self._said()}"
+                raise SubmissionError(msg)
+            if code == 0 and not is_known():
+                msg = f"flink run ended well, and the cluster knows no job {job_id}"
+                raise SubmissionError(msg)
+            if time.monotonic() > deadline_s:
+                self.close()
+                msg = f"flink run took more than {timeout_s:.0f} s"
+                raise SubmissionError(msg)
+            time.sleep(_ASK_S)
 
     def close(self) -> None:
         """End the client, if it still runs."""

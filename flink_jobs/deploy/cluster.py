@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from flink_jobs.deploy.gate import VERSION
+from flink_jobs.deploy.gate import CONFIG, VERSION
 from flink_jobs.failures import root_cause
 from flink_jobs.rest import POLL_S, FlinkError, FlinkRest, Job
 
@@ -41,10 +41,26 @@ class Cluster(FlinkRest):
         """Return a job by its id, ended or not; None if the cluster knows none."""
         return next((job for job in self.jobs() if job.job_id == job_id), None)
 
+    def is_taken(self, job_id: str) -> bool:
+        """Say whether a job was submitted and can be asked about: while it initializes, the cluster answers nothing."""
+        job = self.known(job_id)
+        return job is not None and job.state != "INITIALIZING"
+
     def version(self, job_id: str) -> str | None:
         """Return the model version that a job was started with; None if a controller did not start it."""
+        return self._parameters(job_id).get(VERSION)
+
+    def config(self, job_id: str) -> str | None:
+        """Return the digest of the definition that a job was started with; None if a controller did not start it."""
+        return self._parameters(job_id).get(CONFIG)
+
+    def _parameters(self, job_id: str) -> dict[str, str]:
         found = self._ask("GET", f"/jobs/{job_id}/config")
-        return ((found.get("execution-config") or {}).get("user-config") or {}).get(VERSION)
+        return (found.get("execution-config") or {}).get("user-config") or {}
+
+    def checkpoint(self, job_id: str) -> None:
+        """Have a job make a checkpoint now, without waiting for it."""
+        self._ask("POST", f"/jobs/{job_id}/checkpoints", {"checkpointType": "CONFIGURED"})
 
     def progress(self, job_id: str) -> Progress:
         """Return what a job has completed."""
@@ -59,10 +75,16 @@ class Cluster(FlinkRest):
             int(savepoint.get("trigger_timestamp", -1)),
         )
 
-    def stop_as(self, trigger: str, job_id: str, folder: str, timeout_s: float = STOP_TIMEOUT_S) -> str:
+    def stop_as(
+        self, trigger: str, job_id: str, folder: str, *, is_native: bool, timeout_s: float = STOP_TIMEOUT_S
+    ) -> str:
         """Stop a job with a savepoint under a trigger id of one's own, and return the savepoint's path.
 
         Asked again with the same id, after a crash, it answers for the first time's savepoint.
+
+        Parameters
+        ----------
+        is_native : in the format of the state backend, which is written and read sooner; nobody but a job can read it
 
         Raises
         ------
@@ -71,6 +93,7 @@ class Cluster(FlinkRest):
         deadline_s = time.monotonic() + timeout_s
         if (job := self.known(job_id)) is not None and not job.ended:
             body: dict[str, object] = {"drain": False, "targetDirectory": folder, "triggerId": trigger}
+            body["formatType"] = "NATIVE" if is_native else "CANONICAL"
             self._ask("POST", f"/jobs/{job_id}/stop", body)
         while (job := self.known(job_id)) is not None:
             operation = self._operation(job_id, trigger)

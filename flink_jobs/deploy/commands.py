@@ -3,6 +3,7 @@
 import datetime as dt
 import getpass
 import json
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,7 +43,7 @@ def watch(
     pipelines: Annotated[list[Path], typer.Option("--pipeline", help="Pipeline folder; repeatable.")],
     environment: EnvironmentOption = DEFAULT_ENVIRONMENT,
 ) -> None:
-    """Follow the model aliases of pipelines: a promotion redeploys, a failure rolls back. Ends with Ctrl-C.
+    """Follow the model aliases of pipelines: a promotion redeploys, a failure rolls back. Ends with Ctrl-C or SIGTERM.
 
     Example: headrace deploy watch --pipeline conf/flights
     """
@@ -52,6 +53,7 @@ def watch(
     controllers = [_controller(pipeline_folder(one), environment, console) for one in pipelines]
     names = ", ".join(one.target.job_name for one in controllers)
     _say(console, f"following {names}; ledgers in {controllers[0].folder.parent}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         follow(controllers, lambda text: _say(console, text))
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ from flink_jobs.deploy.attempts import (
     attempts_of,
     next_step,
     outcome,
+    previous,
     reason,
     rollback_source,
     standing,
@@ -33,10 +34,11 @@ from flink_jobs.deploy.ledger import Ledger, Line
 from flink_jobs.deploy.target import Target
 from flink_jobs.rest import FlinkError, Job
 from flink_jobs.submit import SubmissionError
+from models.promotion import set_alias
 from models.registry import resolve
 from models.tracking import RegistryDownError, connect
 from models.versions import find_version
-from udfs.core.errors import HeadraceError
+from udfs.core.errors import HeadraceError, ModelError
 from udfs.core.model.refusals import ModelRefusedError
 
 HALT_TIMEOUT_S = 60.0
@@ -158,7 +160,13 @@ class Controller:
         config : definition that was kept; default: as it is now
         who : asked for it; default: this user
         """
-        model, now = self.target.declared.model, self.now()
+        opened = next((one.id for one in attempts_of(self.ledger.lines()) if one.ended is None), None)
+        if opened is not None:
+            msg = (
+                f"{self.target.job_name}: attempt {opened} is not through; it is finished first: headrace deploy watch"
+            )
+            raise DeployError(msg)
+        model = self.target.declared.model
         job, running = self.running()
         if job is None and savepoint is None:
             savepoint = self._where_it_ended()
@@ -173,7 +181,7 @@ class Controller:
             request=request,
             old_job=job.job_id if job else None,
             old_version=running,
-            old_config=now.deployed.asked["config"] if now.deployed else None,
+            old_config=self.cluster.config(job.job_id) if job else None,
             config=config or self.target.keep(),
             savepoint=savepoint,
         )
@@ -229,7 +237,19 @@ class Controller:
             job=attempt.asked["old_job"] if untouched else started if result is not Result.FAILED else None,
         )
         self._report(f"version {attempt.asked['version']}: {result}{f': {why}' if why else ''}")
+        if result is Result.DEPLOYED:
+            self._point_previous(attempt.asked["version"])
         return next(one for one in attempts_of(self.ledger.lines()) if one.id == attempt.id)
+
+    def _point_previous(self, running: str) -> None:
+        """Point the alias of the previous version at what a rollback would go to; nothing depends on it at once."""
+        before, model = previous(self.ledger.lines(), running), self.target.declared.model
+        if before is None:
+            return
+        try:
+            set_alias(model.name, before, model.serving.previous, self.environment.mlflow.tracking_uri)
+        except ModelError as error:
+            self._report(f"the alias {model.serving.previous} stays where it was: {error}")
 
     def _do(self, attempt: Attempt, step: Step) -> None:
         """Do one step between its two lines."""
@@ -294,6 +314,12 @@ class Controller:
 
     def _ready(self, attempt: Attempt, step: Step, version: str, config: str) -> Client:
         """Return the client of a step, its job built; the one that waits already, if there is one."""
+        client = self._build(attempt, step, version, config)
+        client.wait_ready()
+        return client
+
+    def _build(self, attempt: Attempt, step: Step, version: str, config: str) -> Client:
+        """Return the client of a step, which builds its job meanwhile."""
         if self._client is not None and self._client[0] == f"{attempt.id} {step}":
             return self._client[1]
         self.close()
@@ -303,14 +329,14 @@ class Controller:
         arguments += ["--model-version", version]
         client = Client(folder, arguments, self.environment.flink, local=self.target.is_local)
         self._client = (f"{attempt.id} {step}", client)
-        client.wait_ready()
         return client
 
     def _stop(self, attempt: Attempt) -> dict[str, Any]:
         intent = attempt.intents[Step.STOP]
         folder = self.environment.flink.savepoints
         try:
-            return {"savepoint": self.cluster.stop_as(intent["trigger"], intent["job"], folder)}
+            is_native = self._is_checked(attempt, Step.START)
+            return {"savepoint": self.cluster.stop_as(intent["trigger"], intent["job"], folder, is_native=is_native)}
         except FlinkError as error:
             job = self.cluster.known(intent["job"])
             if job is None:
@@ -334,13 +360,19 @@ class Controller:
             clear(self.folder / "clients")  # the client of a controller that died may be about to submit
         if self.cluster.known(job_id) is None:
             try:
-                self._ready(attempt, step, version, config).go(job_id, savepoint)
+                client = self._ready(attempt, step, version, config)
+                is_checked = savepoint is not None and self._is_checked(attempt, step)
+                client.go(job_id, savepoint, lambda: self.cluster.is_taken(job_id), is_checked=is_checked)
             except SubmissionError as error:
                 if self.cluster.known(job_id) is None:
+                    self.close()
                     return {"ok": False, "reason": str(error)}
-            finally:
-                self._client = None
         return {"job": job_id, "version": version, "savepoint": savepoint}
+
+    def _is_checked(self, attempt: Attempt, step: Step) -> bool:
+        """Say whether the step `check` has held the state that a step starts from to its definition."""
+        old, new = attempt.asked["old_config"], attempt.asked["config"]
+        return old is not None and (old == new if step is Step.RESTORE else self.target.is_kept(old))
 
     def _watch(self, attempt: Attempt) -> dict[str, Any]:
         started = attempt.intents[Step.START]
@@ -356,9 +388,12 @@ class Controller:
     def _halt(self, attempt: Attempt) -> dict[str, Any]:
         intent, stopped = attempt.intents[Step.HALT], attempt.results.get(Step.STOP, {})
         original = stopped.get("savepoint", attempt.asked["savepoint"])
+        # The old version's job is built beside the halt: nothing runs until it does.
+        asked = attempt.asked
+        self._build(attempt, Step.RESTORE, asked["old_version"], asked["old_config"] or asked["config"])
         job = self.cluster.known(intent["job"])
         if job is not None and not job.ended:
-            self._halt_job(job, intent["trigger"])
+            self._halt_job(job, intent["trigger"], is_native=self._is_checked(attempt, Step.RESTORE))
         # Only now nothing more can be committed.
         progress = self.cluster.final_progress(intent["job"]) if job is not None else None
         was_submitted = bool(attempt.is_ok(Step.START)) or job is not None
@@ -368,11 +403,12 @@ class Controller:
             return {"ok": False, "reason": msg}
         return {"savepoint": source[0], "why": source[1]}
 
-    def _halt_job(self, job: Job, trigger: str) -> None:
+    def _halt_job(self, job: Job, trigger: str, *, is_native: bool) -> None:
         """End a job: with a savepoint if it can, else at once."""
         if job.state == "RUNNING":
+            folder = self.environment.flink.savepoints
             try:
-                self.cluster.stop_as(trigger, job.job_id, self.environment.flink.savepoints, HALT_TIMEOUT_S)
+                self.cluster.stop_as(trigger, job.job_id, folder, is_native=is_native, timeout_s=HALT_TIMEOUT_S)
             except FlinkError as error:
                 self._report(f"the new job gives no savepoint, it is cancelled: {error}")
         if not (self.cluster.known(job.job_id) or job).ended:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 READY, GO, HELD = "ready", "go.json", "held"
 PARAMETERS = "pipeline.global-job-parameters"
-VERSION = "headrace.model.version"
-"""Parameter of a job that says which version it was started with; the cluster shows it."""
+VERSION, CONFIG = "headrace.model.version", "headrace.config"
+"""Parameters of a job that say which version and definition it was started with; the cluster shows them."""
 WAIT_MAX_S = 900.0
 _POLL_S = 0.02
 
@@ -33,13 +33,13 @@ def write(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def gate(folder: Path, version: str) -> "Callable[[StreamExecutionEnvironment, StateHeader], None]":
+def gate(folder: Path, version: str, config: str) -> "Callable[[StreamExecutionEnvironment, StateHeader], None]":
     """Return what a client calls between building its job and submitting it.
 
     Parameters
     ----------
     folder : shared with the controller, which locks `held` in it for as long as it lives
-    version : of the model, to be shown by the cluster
+    version, config : of the model, and digest of the definition, to be shown by the cluster
     """
 
     def wait(flink: "StreamExecutionEnvironment", header: StateHeader) -> None:
@@ -57,11 +57,12 @@ def gate(folder: Path, version: str) -> "Callable[[StreamExecutionEnvironment, S
         told = json.loads((folder / GO).read_text(encoding="utf-8"))
         configuration = Configuration()
         configuration.set_string("$internal.pipeline.job-id", told["job"])
-        configuration.set_string(PARAMETERS, f"{VERSION}:{version}")
+        configuration.set_string(PARAMETERS, f"{VERSION}:{version},{CONFIG}:{config}")
         if told["savepoint"] is not None:
             configuration.set_string("execution.state-recovery.path", told["savepoint"])
         flink.configure(configuration)
-        if told["savepoint"] is not None:
+        # To read it takes a second, in which nothing runs.
+        if told["savepoint"] is not None and not told["is_checked"]:
             refuse_savepoint(flink, header)
 
     return wait

@@ -10,7 +10,6 @@ from flink_jobs.config import Deploy, Environment
 from flink_jobs.deploy.cluster import Cluster
 from flink_jobs.rest import FlinkError
 from scripts.kafka.consume import consumer_of
-from scripts.kafka.topics import end_offsets
 from udfs.core.declare.definition import Pipeline
 from udfs.core.errors import HeadraceError
 
@@ -44,10 +43,14 @@ class Topics:
 
 def ends(bootstrap: str, topics: Topics) -> Ends:
     """Return where the committed records of the topics end."""
-    return {
-        topic: {str(place): offset for place, offset in end_offsets(bootstrap, topic).items()}
-        for topic in (topics.source, topics.predictions, topics.rejects)
-    }
+    consumer, places = consumer_of(bootstrap, topics.source, topics.predictions, topics.rejects)
+    found: Ends = {}
+    try:
+        for place, offset in consumer.end_offsets(places).items():
+            found.setdefault(place.topic, {})[str(place.partition)] = offset
+    finally:
+        consumer.close()
+    return found
 
 
 def last_version(bootstrap: str, topic: str) -> str | None:
@@ -98,6 +101,8 @@ def watch(
         cluster.jobs()  # away, or is it the job?
         raise UnhealthyError(str(error)) from error
     consumer, _ = consumer_of(kafka, topics.predictions, topics.rejects)
+    written, places = consumer_of(kafka, topics.predictions, topics.source, committed=False)
+    is_asked = False
     try:
         for place in consumer.assignment():
             consumer.seek(place, since[place.topic].get(str(place.partition), 0))
@@ -107,9 +112,15 @@ def watch(
                 seen.add([] if place.topic == topics.rejects else fetched, len(fetched))
             _refuse_failures(cluster, job_id, rules)
             seen.refuse_rejects(rules.max_reject_share)
+            ends = written.end_offsets(places)
+            grown = {place.topic for place in places if ends[place] > since[place.topic].get(str(place.partition), 0)}
+            if topics.predictions in grown and not is_asked:
+                # Readers of committed records see nothing before the first checkpoint; why wait for its turn?
+                cluster.checkpoint(job_id)
+                is_asked = True
             completed = cluster.progress(job_id).completed
             # Where no event comes, none can be seen.
-            is_idle = not seen.rows and end_offsets(kafka, topics.source) == _numbers(since[topics.source])
+            is_idle = not seen.rows and topics.source not in grown
             if completed and (seen.predictions or is_idle):
                 return {**asdict(seen), "checkpoints": completed}
             if clock() > deadline_s:
@@ -120,6 +131,7 @@ def watch(
                 raise UnhealthyError(msg)
     finally:
         consumer.close()
+        written.close()
 
 
 @dataclass(slots=True)
@@ -161,7 +173,3 @@ def _version(value: bytes | None) -> str | None:
         return str(json.loads(value or b"")["model"]["version"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _numbers(found: dict[str, int]) -> dict[int, int]:
-    return {int(place): offset for place, offset in found.items()}

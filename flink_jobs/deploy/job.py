@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--gate", type=Path, required=True, help="folder shared with the controller")
     chosen = parser.parse_args(arguments)
     try:
-        opened = gate(chosen.gate, chosen.model_version)
+        opened = gate(chosen.gate, chosen.model_version, chosen.pipeline.name)
         submit(pipeline_folder(chosen.pipeline), chosen.environment, chosen.model_version, before=opened)
     except HeadraceError as error:
         sys.exit(f"headrace: {error}")

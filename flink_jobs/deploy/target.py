@@ -82,6 +82,10 @@ class Target:
         """Return the folder of a definition that was kept."""
         return self.folder / "configs" / config
 
+    def is_kept(self, config: str) -> bool:
+        """Say whether a definition was kept, with what its state is like."""
+        return (self.kept(config) / _HEADER).is_file()
+
     def refuse_unfit(self, old: str | None, new: str) -> str:
         """Hold the state of the job that runs to the definition that is to come, and return the plan in a line.
 
@@ -89,7 +93,7 @@ class Target:
         ------
         StateFormatError : the new job cannot go on from it.
         """
-        if old is None or not (self.kept(old) / _HEADER).is_file():
+        if old is None or not self.is_kept(old):
             return "the running job was not started by a controller; its savepoint is held to the definition"
         if old == new:
             return "same definition"

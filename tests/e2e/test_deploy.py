@@ -240,7 +240,6 @@ from flink_jobs.deploy.cluster import Cluster
 from flink_jobs.deploy.controller import Controller
 from flink_jobs.deploy.target import Target
 from flink_jobs.deploy.watch import look
-from flink_jobs.deploy.watch import look
 
 class Dies(Controller):
     def note(self, event, **fields):

@@ -178,6 +178,12 @@ def test_a_rollback_by_hand_goes_to_the_version_before() -> None:
     assert previous([], "3") is None
 
 
+def test_a_second_rollback_by_hand_does_not_go_back_to_what_was_left() -> None:
+    begun = [*ended("2", Result.DEPLOYED, "1"), *ended("3", Result.DEPLOYED, "2"), ("held", {"version": "3"})]
+    lines = ledger(*begun, *[(event, fields | {"attempt": "r"}) for event, fields in ended("2", Result.DEPLOYED, "3")])
+    assert previous(lines, "2") == "1"
+
+
 def test_the_ledger_says_how_far_an_attempt_got() -> None:
     lines = ledger(
         ("begun", {"attempt": "a", "version": "2", "old_version": "1", "old_job": "j"}),
