@@ -141,6 +141,7 @@ def prediction_row(pipeline: Pipeline, record: Record, what: str = "") -> dict[s
     origin, model = read.get("origin", {}), read.get("model", {})
     order, features = (read.get(name, {}) if whole else {} for name in ("order", "features"))
     row = {name: read.get(name) for name in ("event_id", "event_time_ms", "score", "vector", "arm", "feature_set")}
+    row |= dict.fromkeys(("routing", "status"))  # a pipeline with a single model writes neither
     row["predicted_label"] = read.get("label")
     row["scores"] = None if escaped or scores is None else sorted(scores.items())
     row |= {f"model_{name}": model.get(name) for name in ("name", "version", "sha256")}
